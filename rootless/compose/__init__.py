@@ -1,0 +1,1 @@
+"""Compose files: text in, typed services out. Nothing here yet."""

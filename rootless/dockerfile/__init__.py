@@ -1,0 +1,1 @@
+"""Dockerfiles: text in, typed stages out. Nothing here yet."""

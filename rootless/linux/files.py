@@ -1,0 +1,78 @@
+"""Files written so that a crash shows the old or the new content, and never half; locks."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from rootless.linux.libc import NR_OPENAT2, NR_RENAMEAT2, check, libc, syscall
+
+RENAME_NOREPLACE = 1
+RENAME_EXCHANGE = 2
+
+RESOLVE_NO_XDEV = 0x01
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+
+
+def openat2(dir_fd: int, path: str | bytes, flags: int, mode: int = 0, resolve: int = 0) -> int:
+    """openat2(2), close-on-exec. Raises OSError ENOSYS before Linux 5.6, EAGAIN when a rename raced with `..`."""
+    how = b"".join(v.to_bytes(8, "little") for v in (flags | os.O_CLOEXEC, mode, resolve))
+    return syscall(NR_OPENAT2, "openat2", dir_fd, os.fsencode(path), how, len(how), path=path)
+
+
+def renameat2(old_dir_fd: int, old: str | bytes, new_dir_fd: int, new: str | bytes, flags: int) -> None:
+    """renameat2(2)."""
+    args = (old_dir_fd, os.fsencode(old), new_dir_fd, os.fsencode(new), flags)
+    syscall(NR_RENAMEAT2, "renameat2", *args, path=new)
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): everything that was written to the file system of *fd* reaches the disk."""
+    check(libc.syncfs(fd), "syncfs")
+
+
+def fsync_directory(path: str) -> None:
+    """Make the names in directory *path* durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
+    """Give *path* the content *data*, durably: whoever reads it, at any moment, sees all of the old or of the new."""
+    aside = f"{path}.{os.getpid()}.new"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(aside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
+    fsync_directory(os.path.dirname(path))
+
+
+@contextmanager
+def lock_file(path: str, *, shared: bool = False, blocking: bool = True) -> Iterator[int]:
+    """Hold flock(2) on *path*, created if absent; the fd is yielded. Raises BlockingIOError where somebody holds it.
+
+    The kernel gives the lock back when the holder dies, so there are no stale locks. The file stays: removing one that
+    another process waits for would let two of them in.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if blocking else fcntl.LOCK_NB))
+        yield fd
+    finally:
+        os.close(fd)

@@ -1,0 +1,1 @@
+"""Networks and endpoints as records; the name files of a container (hosts, hostname, resolv.conf)."""

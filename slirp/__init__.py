@@ -1,0 +1,1 @@
+"""The networks of a user, in user space, as a program of its own (`python -m slirp`). Nothing here yet."""
