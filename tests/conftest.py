@@ -4,9 +4,18 @@ import functools
 import os
 import shutil
 import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.support.account import Installation, installation
+from tests.support.debian import NoDebian
+from tests.support.images import layout_of
+from tests.support.layout import push
+from tests.support.registry import Registry, plain_registry
+from tests.support.registry import secure_registry as serve_secure_registry
 
 # The machines that run this are slow and shared: how long an example takes says nothing about the code.
 settings.register_profile("rootless", deadline=None)
@@ -31,3 +40,44 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("ROOTLESS_TESTS_PREPARED"):
                 pytest.fail(why, pytrace=False)
             pytest.skip(why)
+
+
+@pytest.fixture
+def rootless() -> Iterator[Installation]:
+    """A fresh installation, whose `run("ps", "-a")` runs the command; ended and removed after the test."""
+    with installation() as installed:
+        yield installed
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what the whole session shares."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture(scope="session")
+def registry(scratch: Path) -> Iterator[Registry]:
+    """A registry on loopback with neither TLS nor password."""
+    with plain_registry(scratch / "registry") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def secure_registry(scratch: Path) -> Iterator[Registry]:
+    """A registry on loopback with TLS from a CA that nobody knows, and a password."""
+    with serve_secure_registry(scratch / "secure-registry") as serving:
+        yield serving
+
+
+@pytest.fixture(scope="session")
+def image(scratch: Path, registry: Registry) -> Callable[[str], str]:
+    """`image("busybox")` puts that image of tests/support/images.py into the registry and returns its full name."""
+
+    @functools.cache
+    def pushed(name: str) -> str:
+        try:
+            return push(layout_of(name, scratch), registry, name)
+        except NoDebian as why:
+            pytest.skip(str(why))
+
+    return pushed
