@@ -1,4 +1,130 @@
-"""Speaks with people. The table says which module has which command; only that module is imported."""
+"""Speaks with people. The table says which module has which command; only that module is imported.
 
-# command (and management command) -> the module of this room that has it; see main.py.
-TABLE: dict[str, str] = {}
+A target, "container:rm", names a module of this room and the command in it; see `command.py` for what stands there and
+`main.py` for who reads the table. The help of `rootless` and of a management command is printed from here alone.
+"""
+
+# What a person types after `rootless` -> target.
+COMMANDS: dict[str, str] = {
+    "attach": "container:attach",
+    "create": "container:create",
+    "diff": "container:diff",
+    "exec": "container:exec_",
+    "history": "image:history",
+    "images": "image:ls",
+    "info": "system:info",
+    "inspect": "container:inspect",
+    "kill": "container:kill",
+    "logs": "container:logs",
+    "pause": "container:pause",
+    "ps": "container:ps",
+    "pull": "image:pull",
+    "rename": "container:rename",
+    "restart": "container:restart",
+    "rm": "container:rm",
+    "rmi": "image:rm",
+    "run": "container:run",
+    "start": "container:start",
+    "stop": "container:stop",
+    "tag": "image:tag",
+    "top": "container:top",
+    "unpause": "container:unpause",
+    "version": "system:version",
+    "wait": "container:wait",
+}
+
+# Management command -> what it manages, as its help says -> verb -> target. Help shows a target by its first verb.
+MANAGEMENT: dict[str, dict[str, str]] = {
+    "container": {
+        "attach": "container:attach",
+        "create": "container:create",
+        "diff": "container:diff",
+        "exec": "container:exec_",
+        "inspect": "container:inspect_containers",
+        "kill": "container:kill",
+        "logs": "container:logs",
+        "ls": "container:ps",
+        "list": "container:ps",
+        "ps": "container:ps",
+        "pause": "container:pause",
+        "prune": "container:prune",
+        "rename": "container:rename",
+        "restart": "container:restart",
+        "rm": "container:rm",
+        "remove": "container:rm",
+        "run": "container:run",
+        "start": "container:start",
+        "stop": "container:stop",
+        "top": "container:top",
+        "unpause": "container:unpause",
+        "wait": "container:wait",
+    },
+    "image": {
+        "history": "image:history",
+        "inspect": "image:inspect",
+        "ls": "image:ls",
+        "list": "image:ls",
+        "prune": "image:prune",
+        "pull": "image:pull",
+        "rm": "image:rm",
+        "remove": "image:rm",
+        "tag": "image:tag",
+    },
+    "system": {
+        "info": "system:info",
+    },
+    "volume": {
+        "create": "volume:create",
+        "inspect": "volume:inspect",
+        "ls": "volume:ls",
+        "list": "volume:ls",
+        "prune": "volume:prune",
+        "rm": "volume:rm",
+        "remove": "volume:rm",
+    },
+}
+
+# The one line that help says of a management command, and of a target. Docker's words, where it has any.
+SUMMARIES: dict[str, str] = {
+    "container": "Manage containers",
+    "image": "Manage images",
+    "system": "Manage rootless itself",
+    "volume": "Manage volumes",
+    "container:attach": "Attach local standard input, output, and error streams to a running container",
+    "container:create": "Create a new container",
+    "container:diff": "Inspect changes to files or directories on a container's filesystem",
+    "container:exec_": "Execute a command in a running container",
+    "container:inspect": "Return low-level information on containers, images and volumes",
+    "container:inspect_containers": "Display detailed information on one or more containers",
+    "container:kill": "Kill one or more running containers",
+    "container:logs": "Fetch the logs of a container",
+    "container:pause": "Pause all processes within one or more containers",
+    "container:prune": "Remove all stopped containers",
+    "container:ps": "List containers",
+    "container:rename": "Rename a container",
+    "container:restart": "Restart one or more containers",
+    "container:rm": "Remove one or more containers",
+    "container:run": "Create and run a new container from an image",
+    "container:start": "Start one or more stopped containers",
+    "container:stop": "Stop one or more running containers",
+    "container:top": "Display the running processes of a container",
+    "container:unpause": "Unpause all processes within one or more containers",
+    "container:wait": "Block until one or more containers stop, then print their exit codes",
+    "image:history": "Show the history of an image",
+    "image:inspect": "Display detailed information on one or more images",
+    "image:ls": "List images",
+    "image:prune": "Remove unused images",
+    "image:pull": "Download an image from a registry",
+    "image:rm": "Remove one or more images",
+    "image:tag": "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
+    "system:info": "Display what this machine allows and what is used of it",
+    "system:version": "Show the version of rootless",
+    "volume:create": "Create a volume",
+    "volume:inspect": "Display detailed information on one or more volumes",
+    "volume:ls": "List volumes",
+    "volume:prune": "Remove unused local volumes",
+    "volume:rm": "Remove one or more volumes",
+}
+
+# The commands that help names first.
+COMMON = ("run", "exec", "ps", "pull", "images", "version", "info")
