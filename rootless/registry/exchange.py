@@ -1,0 +1,159 @@
+"""A question to one endpoint and its answer: the right scheme, tokens, redirects.
+
+Plain HTTP is a matter of configuration, not of what works: only loopback and registries marked insecure may fall back
+to it, only when nothing there speaks TLS, and never again once something has.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, final
+from urllib.parse import urljoin, urlsplit
+
+from rootless.errors import RegistryFailure, Unauthorized
+from rootless.registry.answers import MAX_ERROR_SIZE, NotTls, Refused, TemporaryFailure, denied, one_line, said
+from rootless.registry.auth import Authenticator
+from rootless.registry.config import Endpoint
+from rootless.registry.transport import Response, Transport, address_of
+from rootless.spec.reference import Reference
+
+_MAX_REDIRECTS = 10
+_REDIRECTS = (301, 302, 303, 307, 308)
+_SIGNED_URL_EXPIRED = (400, 401, 403, 404, 410)  # what the storage behind a registry answers to an old redirect
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Question(NamedTuple):
+    """What to ask for, wherever it is asked."""
+
+    reference: Reference
+    what: str  # for messages: "manifest", "blob sha256:…"
+    path: str  # after the repository's name: "manifests/3.20"
+    headers: Mapping[str, str]
+    method: str = "GET"
+
+
+@final
+class Exchange:
+    """Asks endpoints, from any thread."""
+
+    def __init__(self, transport: Transport, auth: Authenticator) -> None:
+        self._transport = transport
+        self._auth = auth
+        self._schemes: dict[str, str] = {}  # by address, once it has answered
+
+    def ask(self, endpoint: Endpoint, question: Question) -> Response:
+        """The answer, of any status but a redirect or a 401 that credentials can mend; the caller's `with` ends it.
+
+        Raises Unauthorized, RegistryFailure, and TemporaryFailure where another attempt may go better.
+        """
+        authorization = self._authorization(endpoint, question)
+        response = self._follow(endpoint, question, authorization)
+        if response.status != 401 or not self._is_own(endpoint, response):
+            return _checked_redirect(endpoint, question, response)
+        again = self._answer_challenge(endpoint, question, response, authorization)
+        response = self._follow(endpoint, question, again)
+        return _checked_redirect(endpoint, question, response)
+
+    def _authorization(self, endpoint: Endpoint, question: Question) -> str | None:
+        plain = self._schemes.get(endpoint.address) == "http"
+        try:
+            return self._auth.authorization(endpoint, endpoint.prefix + question.reference.path, plain=plain)
+        except Unauthorized as error:
+            raise denied(question.reference, endpoint.address, str(error)) from None
+
+    def _answer_challenge(
+        self, endpoint: Endpoint, question: Question, response: Response, sent: str | None
+    ) -> str | None:
+        """What to send instead of *sent*, to which a 401 came. Raises Unauthorized where nothing is left to try."""
+        repository = endpoint.prefix + question.reference.path
+        with response:
+            _, words = said(response.read_all(MAX_ERROR_SIZE, "error"))
+            challenges = response.all("WWW-Authenticate")
+        if self._auth.learn(endpoint, repository, challenges, sent):
+            authorization = self._authorization(endpoint, question)
+            if authorization != sent:
+                return authorization
+        raise denied(question.reference, endpoint.address, words)
+
+    def _follow(self, endpoint: Endpoint, question: Question, authorization: str | None) -> Response:
+        """The answer after redirects. What was shown to the endpoint's own origin is shown to no other."""
+        headers = dict(question.headers)
+        if authorization:
+            headers["Authorization"] = authorization
+        response = self._open(endpoint, question, headers)
+        for _ in range(_MAX_REDIRECTS):
+            if response.status not in _REDIRECTS:
+                return response
+            url = _next_url(response)
+            response.discard()
+            if _origin(url) != _origin(response.url):
+                headers.pop("Authorization", None)
+            response = self._transport.send(question.method, url, headers)
+        if response.status not in _REDIRECTS:
+            return response
+        response.discard()
+        raise RegistryFailure(f"{endpoint.address}: more than {_MAX_REDIRECTS} redirects for the {question.what}")
+
+    def _open(self, endpoint: Endpoint, question: Question, headers: Mapping[str, str]) -> Response:
+        """The first answer, over TLS; in plain HTTP where that is allowed and there is no TLS."""
+        rest = f"{endpoint.address}/v2/{endpoint.prefix}{question.reference.path}/{question.path}"
+        scheme = self._schemes.get(endpoint.address, "https")
+        try:
+            response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
+        except (NotTls, Refused) as failure:
+            if endpoint.address in self._schemes:
+                raise
+            if not endpoint.may_be_plain:
+                raise _wants_tls(endpoint, failure) from None
+            scheme = "http"
+            response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
+        self._schemes.setdefault(endpoint.address, scheme)
+        return response
+
+    def _is_own(self, endpoint: Endpoint, response: Response) -> bool:
+        """Whether *response* comes from the endpoint itself rather than from where it redirected to."""
+        return _origin(response.url) == _origin(f"{self._schemes[endpoint.address]}://{endpoint.address}/")
+
+
+def _checked_redirect(endpoint: Endpoint, question: Question, response: Response) -> Response:
+    """*response*, unless it is another server's refusal: then the registry can be asked for a new redirect."""
+    if response.status in _SIGNED_URL_EXPIRED and address_of(response.url) != endpoint.address:
+        response.discard()
+        raise TemporaryFailure(
+            f"{endpoint.address}: {question.what} of {question.reference.path}: "
+            f"redirected to {address_of(response.url)}, which answers with status {response.status}"
+        )
+    return response
+
+
+def _next_url(response: Response) -> str:
+    """Where *response* redirects to. Raises RegistryFailure for where nobody should go."""
+    location = response.headers.get("Location", "")
+    here = address_of(response.url)
+    if not location or not location.isascii() or not location.isprintable() or " " in location or "\\" in location:
+        raise RegistryFailure(f"{here}: redirects to {one_line(location)!r}, which is no URL")
+    try:
+        url = urljoin(response.url, location)
+        parts = urlsplit(url)
+        valid = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and "@" not in parts.netloc
+        _ = parts.port
+    except ValueError:
+        valid = False
+    if not valid:
+        raise RegistryFailure(f"{here}: redirects to {one_line(location)!r}, which is no URL to go to")
+    if response.url.startswith("https:") and parts.scheme == "http":
+        raise RegistryFailure(f"{here}: redirects from https to http, at {parts.netloc}: refused")
+    return url
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or _DEFAULT_PORTS[parts.scheme]
+
+
+def _wants_tls(endpoint: Endpoint, failure: TemporaryFailure) -> RegistryFailure:
+    if isinstance(failure, Refused):
+        return failure
+    return RegistryFailure(
+        f"{endpoint.address}: server gave HTTP response to HTTPS client",
+        hint=f'if that is as it should be, set insecure = true under [registry."{endpoint.name}"] in config.toml',
+    )
