@@ -1,7 +1,10 @@
 """Files written so that a crash shows the old or the new content, and never half; locks."""
 
+import ctypes
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -43,8 +46,11 @@ def fsync_directory(path: str) -> None:
         os.close(fd)
 
 
-def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Give *path* the content *data*, durably: whoever reads it, at any moment, sees all of the old or of the new."""
+def replace_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Give *path* the content *data*: whoever reads it, at any moment, sees all of the old or of the new.
+
+    *durable*: it has reached the disk, name and content, before this returns.
+    """
     aside = f"{path}.{os.getpid()}.new"
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
@@ -52,7 +58,8 @@ def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(aside, path)
@@ -60,7 +67,8 @@ def replace_file(path: str, data: bytes, mode: int = 0o600) -> None:
         with suppress(FileNotFoundError):
             os.unlink(aside)
         raise
-    fsync_directory(os.path.dirname(path))
+    if durable:
+        fsync_directory(os.path.dirname(path))
 
 
 @contextmanager
@@ -76,3 +84,32 @@ def lock_file(path: str, *, shared: bool = False, blocking: bool = True) -> Iter
         yield fd
     finally:
         os.close(fd)
+
+
+def private_directory(path: str) -> None:
+    """Make *path* (and what is missing above it) a directory of mode 0700 that is ours, or raise PermissionError.
+
+    A directory that somebody else made, or can write to, is refused: on a shared /tmp that is an attack (F02).
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    status = os.lstat(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise PermissionError(errno.EPERM, "not a directory of yours", path)
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        os.chmod(path, 0o700)  # ours and no symlink, as just seen: nobody else can swap it below a parent of ours
+
+
+PROC_SUPER_MAGIC = 0x9FA0
+
+
+def filesystem_magic(fd: int) -> int:
+    """Which file system *fd* is on: f_type of fstatfs(2), as in <linux/magic.h>."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs is at most 120 bytes; f_type comes first
+    check(libc.fstatfs(fd, buffer), "fstatfs")
+    return int.from_bytes(buffer.raw[: ctypes.sizeof(ctypes.c_long)], "little")

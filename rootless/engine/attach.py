@@ -1,0 +1,251 @@
+"""The terminal or the pipes of the caller on one side, the monitor's channel on the other, until the container ends.
+
+With a terminal, keys go through raw: Ctrl-C is a byte for the program, and the detach keys are the only ones that are
+ours. Without one, stdout and stderr stay apart, the end of stdin is passed on, and signals that we get are sent to the
+program. One loop; while one side does not take bytes, none are read from the other.
+"""
+
+import errno
+import os
+import select
+import signal
+from contextlib import ExitStack, suppress
+from typing import NamedTuple
+
+from rootless.errors import InvalidInput
+from rootless.linux import terminals
+from rootless.runtime import channel
+from rootless.runtime.channel import Socket
+
+CHUNK = 32 << 10
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+# moby/cli: ForwardAllSignals passes on all but these.
+_NOT_PROXIED = {
+    signal.SIGCHLD, signal.SIGPIPE, signal.SIGURG, signal.SIGKILL, signal.SIGSTOP, signal.SIGWINCH, signal.SIGTTIN,
+    signal.SIGTTOU, signal.SIGTSTP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT,
+}  # fmt: skip
+
+
+class End(NamedTuple):
+    """How an attachment ended: with the container's exit code, or detached (None)."""
+
+    exit_code: int | None
+
+
+def parse_detach_keys(text: str) -> bytes:
+    """The bytes of "ctrl-p,ctrl-q": letters, or ctrl- with a letter or one of @ [ \\ ] ^ _. Raises InvalidInput."""
+    keys = bytearray()
+    for key in text.split(",") if text else ():
+        if len(key) == 1 and key.isascii():
+            keys += key.encode()
+        elif key.lower().startswith("ctrl-") and len(key) == 6 and (key[5].isalpha() or key[5] in "@[\\]^_"):
+            keys.append(ord(key[5].upper()) & 0x1F)
+        else:
+            raise InvalidInput(f"invalid detach keys ({text}): unknown character: '{key}'")
+    return bytes(keys)
+
+
+class Detector:
+    """Finds the detach keys in what is typed; holds back what may be their beginning."""
+
+    __slots__ = ("_held", "_keys")
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """(what goes to the program, whether the keys are complete)."""
+        if not self._keys:
+            return data, False
+        passed = bytearray()
+        for byte in data:
+            if byte == self._keys[self._held]:
+                self._held += 1
+                if self._held == len(self._keys):
+                    return bytes(passed), True
+                continue
+            passed += self._keys[: self._held]
+            self._held = int(byte == self._keys[0])
+            if not self._held:
+                passed.append(byte)
+        return bytes(passed), False
+
+
+class Attachment:
+    """One attachment. Streams that are not wanted are None."""
+
+    def __init__(
+        self,
+        connection: Socket,
+        *,
+        terminal: bool,
+        stdin: int | None,
+        stdout: int | None,
+        stderr: int | None,
+        detach_keys: bytes = b"",
+        proxy_signals: bool = True,
+    ) -> None:
+        self._connection = connection
+        self._terminal = terminal
+        self._stdin = stdin
+        self._outputs = {channel.STDOUT: stdout, channel.STDERR: stderr}
+        self._detector = Detector(detach_keys)
+        self._proxy = proxy_signals
+        self._unsent: bytes | None = None
+        self._window: int | None = None
+
+    def run(self) -> End:
+        """Relay until the container ends or the user detaches."""
+        with ExitStack() as stack:
+            wakeup = self._catch_signals(stack)
+            self._poll = select.poll()
+            self._poll.register(self._connection.fileno(), select.POLLIN)
+            self._poll.register(wakeup, select.POLLIN)
+            if self._terminal and self._stdin is not None and os.isatty(self._stdin):
+                stack.enter_context(terminals.raw_mode(self._stdin))
+            self._window = next(
+                (fd for fd in (self._stdin, *self._outputs.values()) if fd is not None and os.isatty(fd)), None
+            )
+            if self._terminal:
+                self._resize()
+            self._connection.setblocking(False)
+            stack.callback(self._connection.setblocking, True)
+            if self._stdin is not None:
+                self._poll.register(self._stdin, select.POLLIN)
+            return self._loop(wakeup)
+
+    def _loop(self, wakeup: int) -> End:
+        while True:
+            for fd, event in self._poll.poll():
+                if fd == wakeup:
+                    self._signals(os.read(wakeup, 512))
+                elif fd == self._stdin:
+                    if not self._read_input():
+                        return End(None)
+                elif event & select.POLLOUT and not self._send_unsent():
+                    pass
+                elif event & ~select.POLLOUT:
+                    end = self._receive()
+                    if end is not None:
+                        return end
+
+    def _receive(self) -> End | None:
+        try:
+            kind, data, _ = channel.receive(self._connection)
+        except BlockingIOError:
+            return None
+        except ConnectionResetError:
+            kind, data = b"", b""
+        if kind in self._outputs:
+            fd = self._outputs[kind]
+            if fd is not None and not write_all(fd, data):
+                self._outputs[kind] = None
+        elif kind == channel.EXITED:
+            return End(int(data))
+        elif kind == channel.ERROR:
+            channel.raise_error(data)
+        elif kind == channel.WARNING:
+            write_all(2, b"rootless: warning: " + data + b"\n")
+        elif not kind:
+            return End(255)  # the monitor was killed: what became of the program is not known
+        return None
+
+    def _read_input(self) -> bool:
+        """False when the user detaches."""
+        if self._stdin is None:
+            return True
+        try:
+            data = os.read(self._stdin, CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            data = b""
+        if not data:
+            self._close_input()
+            self._send(channel.STDIN_END, b"")
+            return True
+        if self._terminal:
+            data, detached = self._detector.feed(data)
+            if detached:
+                return False
+        if data:
+            self._send(channel.STDIN, data)
+        return True
+
+    def _close_input(self) -> None:
+        if self._stdin is not None:
+            self._poll.unregister(self._stdin)
+            self._stdin = None
+
+    def _send(self, kind: bytes, data: bytes) -> None:
+        try:
+            self._connection.send(kind + data)
+        except BlockingIOError:
+            # The program does not read: stop reading for it until this one message is through.
+            self._unsent = kind + data
+            self._poll.modify(self._connection.fileno(), select.POLLIN | select.POLLOUT)
+            if self._stdin is not None:
+                self._poll.modify(self._stdin, 0)
+        except OSError:
+            pass  # the end is on its way to us
+
+    def _send_unsent(self) -> bool:
+        if self._unsent is not None:
+            try:
+                self._connection.send(self._unsent)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass
+            self._unsent = None
+        self._poll.modify(self._connection.fileno(), select.POLLIN)
+        if self._stdin is not None:
+            self._poll.modify(self._stdin, select.POLLIN)
+        return True
+
+    def _catch_signals(self, stack: ExitStack) -> int:
+        """Have signals arrive on a pipe; put everything back in the end."""
+        r, w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        stack.callback(os.close, w)
+        stack.callback(os.close, r)
+        stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(w, warn_on_full_buffer=False))
+        caught = {signal.SIGWINCH} if self._terminal else set()
+        if self._proxy:
+            caught |= {s for s in signal.valid_signals() - _NOT_PROXIED if s < signal.SIGRTMIN}
+        for number in caught:
+            with suppress(OSError, ValueError):
+                stack.callback(signal.signal, number, signal.signal(number, lambda *_: None))
+        return r
+
+    def _signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGWINCH:
+                self._resize()
+            elif self._proxy:
+                self._send(channel.SIGNAL, str(number).encode())
+
+    def _resize(self) -> None:
+        if self._window is not None:
+            rows, columns = terminals.window_size(self._window)
+            if rows and columns:
+                self._send(channel.RESIZE, f"{rows} {columns}".encode())
+
+
+def write_all(fd: int, data: bytes) -> bool:
+    """Write all of *data*, waiting where *fd* is not ready; False where nobody reads it."""
+    view = memoryview(data)
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            waiter = select.poll()
+            waiter.register(fd, select.POLLOUT)
+            waiter.poll()
+        except (BrokenPipeError, OSError) as error:
+            if isinstance(error, BrokenPipeError) or error.errno == errno.EIO:
+                return False
+            raise
+    return True

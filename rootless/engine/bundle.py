@@ -1,0 +1,231 @@
+"""From a container's record to its bundle: the config.json that the runtime gets. Pure, but for asking the machine."""
+
+import os
+import stat
+
+from rootless.engine import host_image
+from rootless.engine.context import Engine
+from rootless.errors import Conflict, HostUnsupported, InvalidInput
+from rootless.linux import capabilities
+from rootless.spec import runtime
+from rootless.spec.runtime import Config
+from rootless.store.containers import Record
+
+_DEFAULT_VOLUME_OPTIONS = ("nosuid", "nodev")
+
+
+def build(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> Config:
+    """The runtime configuration of the container. Raises HostUnsupported and Conflict for what cannot be."""
+    directory = engine.containers.directory(record["id"])
+    host_network = record["network"] == "host"
+    config: Config = {
+        "ociVersion": runtime.VERSION,
+        "root": {"path": "rootfs", "readonly": record["read_only"]},
+        "process": process(record, window_size),
+        "mounts": [
+            *_root_mounts(engine, record, directory),
+            *_system_mounts(record, host_network),
+            *_user_mounts(record, directory),
+        ],
+        "linux": {
+            "namespaces": _namespaces(engine, record),
+            "sysctl": record["sysctls"],
+            "devices": [],
+            "maskedPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.MASKED_PATHS),
+            "readonlyPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.READONLY_PATHS),
+        },
+        "annotations": {**record["annotations"], runtime.GROUPS: ",".join(record["groups"])},
+    }
+    if record["uts"] != "host":
+        config["hostname"] = record["hostname"]
+        config["domainname"] = record["domainname"]
+    return config
+
+
+def process(record: Record, window_size: tuple[int, int]) -> Config:
+    """The process section of the container's program."""
+    rows, columns = window_size
+    environment = [*record["environment"], f"HOSTNAME={record['hostname']}"]
+    if any(entry.startswith("HOSTNAME=") for entry in record["environment"]):
+        environment = record["environment"]
+    described: Config = {
+        "terminal": record["terminal"],
+        "user": {"username": record["user"]},
+        "args": [*record["entrypoint"], *record["command"]],
+        "env": environment,
+        "cwd": record["working_directory"],
+        "capabilities": capability_sets(record["cap_add"], record["cap_drop"], privileged=record["privileged"]),
+        "noNewPrivileges": record["no_new_privileges"],
+        "rlimits": [
+            {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard} for name, soft, hard in record["ulimits"]
+        ],
+        "init": record["init"],
+    }
+    if record["oom_score"] is not None:
+        described["oomScoreAdj"] = record["oom_score"]
+    if rows and columns:
+        described["consoleSize"] = {"height": rows, "width": columns}
+    return described
+
+
+def capability_sets(add: list[str], drop: list[str], *, privileged: bool) -> Config:
+    """Docker's default set with --cap-add and --cap-drop; only root has them, by the bounding set (credentials.py)."""
+    known = list(capabilities.NAMES)
+    if privileged:
+        granted = known
+    else:
+        granted = list(runtime.DEFAULT_CAPABILITIES)
+        adds, drops = _names(add), _names(drop)
+        if "ALL" in adds:
+            granted = known
+        if "ALL" in drops:
+            granted = [name for name in adds if name != "ALL"]
+        granted = [name for name in granted if name not in drops]
+        granted += [name for name in adds if name != "ALL" and name not in granted and name not in drops]
+    return dict.fromkeys(("bounding", "effective", "permitted"), granted)
+
+
+def _names(given: list[str]) -> list[str]:
+    names = []
+    for text in given:
+        name = text.upper()
+        if name != "ALL":
+            name = name if name.startswith("CAP_") else f"CAP_{name}"
+            if name not in capabilities.NAMES:
+                raise InvalidInput(f"invalid capability: {text}")
+        names.append(name)
+    return names
+
+
+def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]:
+    if not record["image_id"]:
+        return host_image.mounts(record["host_mounts"], directory)
+    lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
+    empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
+    options = [
+        f"lowerdir={':'.join(lowers or [empty])}",
+        f"upperdir={directory}/upper",
+        f"workdir={directory}/work",
+        "userxattr",
+    ]
+    return [{"destination": "/", "type": "overlay", "source": "overlay", "options": options}]
+
+
+def _system_mounts(record: Record, host_network: bool) -> list[Config]:
+    mounts = [runtime.PROC_MOUNT, *runtime.DEV_MOUNTS]
+    if record["ipc"] == "host":
+        mounts = [m for m in mounts if m["destination"] != "/dev/mqueue"]
+        mounts += [_bind("/dev/shm", "/dev/shm", []), _bind("/dev/mqueue", "/dev/mqueue", [])]
+    elif record["ipc"] != "none":
+        mounts.append(runtime.shm_mount(record["shm_size"]))
+    writable = ["rw"] if record["privileged"] else []
+    if host_network or record["network"].startswith("container:"):
+        # sysfs shows a network namespace, and may be mounted only by its owner: a bind of the machine's instead.
+        mounts.append(_bind("/sys", "/sys", ["rro", "nosuid", "noexec", "nodev"]))
+    else:
+        mounts.append(_with(runtime.SYS_MOUNT, writable))
+    mounts.append(_with(runtime.CGROUP_MOUNT, writable))
+    return mounts
+
+
+def _with(mount: Config, options: list[str]) -> Config:
+    return {**mount, "options": [*mount["options"], *options]}
+
+
+def _bind(source: str, destination: str, options: list[str]) -> Config:
+    return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
+
+
+def _user_mounts(record: Record, directory: str) -> list[Config]:
+    mounted = {m["destination"] for m in record["mounts"]}
+    mounts = [
+        _bind(os.path.join(directory, name), f"/etc/{name}", ["nosuid", "nodev"])
+        for name in ("hosts", "hostname", "resolv.conf")
+        if f"/etc/{name}" not in mounted
+    ]
+    for mount in record["mounts"]:
+        mounts.append(_volume_mount(mount) if mount["type"] != "tmpfs" else _tmpfs(mount))
+    mounts += _device_mounts(record)
+    return mounts
+
+
+def _volume_mount(mount: Record) -> Config:
+    options = [*_DEFAULT_VOLUME_OPTIONS, *mount["options"]]
+    if mount["read_only"]:
+        options.append("ro" if "bind" in options else "rro")
+    if mount["copy"]:
+        options.append("copyup")
+    return _bind(mount["source"], mount["destination"], options)
+
+
+def _tmpfs(mount: Record) -> Config:
+    options = ["noexec", "nosuid", "nodev", *mount["options"]]
+    if mount["read_only"]:
+        options.append("ro")
+    return {"destination": mount["destination"], "type": "tmpfs", "source": "tmpfs", "options": options}
+
+
+def _device_mounts(record: Record) -> list[Config]:
+    devices = [_device(source, destination, permissions) for source, destination, permissions in record["devices"]]
+    found = [bind for group in devices for bind in group]
+    if record["privileged"]:
+        known = {m["destination"] for m in found} | set(runtime.DEFAULT_DEVICES) | {"/dev/console", "/dev/ptmx"}
+        found += [_bind(path, path, []) for path in _usable_devices() if path not in known]
+    return found
+
+
+def _device(source: str, destination: str, permissions: str) -> list[Config]:
+    """The binds of --device: a node, or all nodes of a directory."""
+    try:
+        status = os.stat(source)
+    except OSError as error:
+        raise HostUnsupported(
+            f"error gathering device information while adding device {source!r}: {error.strerror}"
+        ) from error
+    options = [] if "w" in permissions else ["ro"]
+    if stat.S_ISDIR(status.st_mode):
+        return [
+            bind
+            for name in sorted(os.listdir(source))
+            if _is_device(os.path.join(source, name))
+            for bind in _device(os.path.join(source, name), os.path.join(destination, name), permissions)
+        ]
+    if not (stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+        raise InvalidInput(f"{source} is not a device node")
+    return [_bind(source, destination, options)]
+
+
+def _is_device(path: str) -> bool:
+    mode = os.lstat(path).st_mode
+    return stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+
+
+def _usable_devices() -> list[str]:
+    """The machine's device nodes that this user may open."""
+    paths = [os.path.join("/dev", name) for name in sorted(os.listdir("/dev"))]
+    return [p for p in paths if _is_device(p) and os.access(p, os.R_OK) and not p.startswith("/dev/tty")]
+
+
+def _namespaces(engine: Engine, record: Record) -> list[Config]:
+    """Which namespaces are made, which are joined. `host` leaves one out; `container:ID` has a path."""
+    wanted: list[Config] = [{"type": "mount"}, {"type": "cgroup"}]
+    modes = {"pid": record["pid"], "ipc": record["ipc"], "uts": record["uts"], "network": record["network"]}
+    files = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
+    for kind, mode in modes.items():
+        if mode == "host":
+            continue
+        if mode.startswith("container:"):
+            pid = _running_pid(engine, mode.partition(":")[2])
+            wanted.append({"type": kind, "path": f"/proc/{pid}/ns/{files[kind]}"})
+        elif mode in ("", "none", "private", "shareable"):
+            wanted.append({"type": kind})
+        else:
+            raise InvalidInput(f"invalid {kind} mode: {mode}")
+    return wanted
+
+
+def _running_pid(engine: Engine, name: str) -> int:
+    state = engine.containers.state(engine.containers.find(name))
+    if state["status"] not in ("running", "paused"):
+        raise Conflict(f"cannot join the namespaces of container {name}: it is not running")
+    return int(state["pid"])

@@ -1,0 +1,127 @@
+"""Talking to the monitor of a container that runs: stop, kill, pause, wait."""
+
+import os
+import time
+from contextlib import closing
+
+from rootless.engine.context import Engine
+from rootless.errors import Conflict, NotFound, RootlessError
+from rootless.runtime import channel
+from rootless.runtime.channel import Socket
+from rootless.store.containers import LIVE
+
+_SIGKILL = 9
+
+
+def connect(engine: Engine, container_id: str) -> Socket | None:
+    """A connection to the monitor; None where there is none to connect to."""
+    try:
+        directory = os.open(engine.containers.run_directory(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        return channel.connect(f"/proc/self/fd/{directory}/attach")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return None
+    finally:
+        os.close(directory)
+
+
+def require(engine: Engine, container_id: str) -> Socket:
+    """A connection to the monitor of a container that runs. Raises Conflict where it does not run."""
+    state = engine.containers.state(container_id)
+    connection = connect(engine, container_id) if state["status"] in LIVE else None
+    if connection is None:
+        raise Conflict(f"container {container_id[:12]} is not running")
+    return connection
+
+
+def stop(engine: Engine, container_id: str, signum: int | None, timeout: float | None) -> None:
+    """Ask the program to end, and kill it *timeout* seconds later (< 0: never); returns when it has ended.
+
+    A container that does not run is well. None stands for what the container was created with.
+    """
+    if engine.containers.state(container_id)["status"] not in LIVE:
+        return
+    record = engine.containers.load(container_id)
+    signum = record["stop_signal"] if signum is None else signum
+    timeout = record["stop_timeout"] if timeout is None else timeout
+    connection = connect(engine, container_id)
+    if connection is not None:
+        with closing(connection):
+            channel.send(connection, channel.STOP, f"{signum} {timeout}")
+            wait_for_end(connection)
+    wait_for_monitor(engine, container_id)
+
+
+def kill(engine: Engine, container_id: str, signum: int) -> None:
+    """Send a signal to the program. SIGKILL and the stop signal also end a restart policy, as in Docker."""
+    with closing(require(engine, container_id)) as connection:
+        record = engine.containers.load(container_id)
+        if signum in (_SIGKILL, record["stop_signal"]):
+            channel.send(connection, channel.STOP, f"{signum} -1")
+            if signum == _SIGKILL:
+                wait_for_end(connection)
+            return
+        channel.send(connection, channel.SIGNAL, str(signum))
+        _wait_for_done(connection)
+
+
+def pause(engine: Engine, container_id: str, *, resume: bool) -> None:
+    """Freeze the processes of the container, or let them go on. Raises Conflict where that is so already."""
+    engine.enter_namespace()
+    status = engine.containers.state(container_id)["status"]
+    if status == ("running" if resume else "paused"):
+        raise Conflict(f"container {container_id[:12]} is {'not' if resume else 'already'} paused")
+    with closing(require(engine, container_id)) as connection:
+        channel.send(connection, channel.UNPAUSE if resume else channel.PAUSE)
+        _wait_for_done(connection)
+
+
+def wait(engine: Engine, container_id: str) -> int:
+    """The exit code, as soon as the container does not run."""
+    while True:
+        state = engine.containers.state(container_id)
+        if state["status"] not in LIVE:
+            return int(state["exit_code"])
+        connection = connect(engine, container_id)
+        if connection is None:
+            time.sleep(0.02)  # it is just starting or ending
+            continue
+        with closing(connection):
+            code = wait_for_end(connection)
+            if code is not None:
+                return code
+        if not os.path.isdir(engine.containers.directory(container_id)):
+            raise NotFound(f"No such container: {container_id}")
+
+
+def wait_for_end(connection: Socket) -> int | None:
+    """The exit code that the monitor tells; None where it goes away without a word."""
+    while True:
+        try:
+            kind, text, _ = channel.receive(connection)
+        except OSError:
+            return None
+        if kind == channel.EXITED:
+            return int(text)
+        if not kind:
+            return None
+
+
+def wait_for_monitor(engine: Engine, container_id: str, seconds: float = 10.0) -> None:
+    """Wait until the monitor, which has said that all is over, is gone."""
+    deadline = time.monotonic() + seconds
+    while engine.containers.has_monitor(container_id):
+        if time.monotonic() > deadline:
+            raise RootlessError(f"the monitor of container {container_id[:12]} does not end")
+        time.sleep(0.002)
+
+
+def _wait_for_done(connection: Socket) -> None:
+    while True:
+        kind, text, _ = channel.receive(connection)
+        if kind == channel.ERROR:
+            channel.raise_error(text)
+        if kind in (channel.DONE, channel.EXITED, b""):
+            return

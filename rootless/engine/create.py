@@ -1,0 +1,364 @@
+"""create: from an image and options to a container that is there, and has not run yet."""
+
+import os
+
+from rootless.engine import host_image
+from rootless.engine.configuration import load_configuration
+from rootless.engine.context import Engine
+from rootless.engine.names import random_id, random_name
+from rootless.engine.options import ContainerOptions, HealthOption, MountOption
+from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
+from rootless.linux import files
+from rootless.network import name_files
+from rootless.runtime.jsonlog import now
+from rootless.spec.image import Healthcheck, ImageConfig, RuntimeConfig
+from rootless.spec.platform import acceptable, parse_platform
+from rootless.spec.reference import parse_reference
+from rootless.spec.signals import parse_signal
+from rootless.store.containers import Record, check_name
+from rootless.store.images import Image
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_NAME_TRIES = 20
+_SECOND = 1_000_000_000
+
+
+def create(engine: Engine, options: ContainerOptions) -> Record:
+    """Create the container; returns its record. Pulls the image where the policy says so.
+
+    Raises NotFound, Conflict, InvalidInput and what pulling raises; nothing is left of a container then.
+    """
+    _check(options)
+    check_network(options.network or load_configuration().network)
+    engine.enter_namespace()
+    if options.image == host_image.NAME:
+        image, config = None, RuntimeConfig()
+    else:
+        image, image_config = find_image(engine, options)
+        config = image_config.config
+    container_id = random_id()
+    name = _take_name(engine, options.name, container_id)
+    try:
+        return _create(engine, options, image, config, container_id, name)
+    except BaseException:
+        engine.containers.free_name(name, container_id)
+        raise
+
+
+def _create(
+    engine: Engine,
+    options: ContainerOptions,
+    image: Image | None,
+    config: RuntimeConfig,
+    container_id: str,
+    name: str,
+) -> Record:
+    if options.cidfile and os.path.exists(options.cidfile):
+        raise Conflict(
+            f"container ID file found, make sure the other container isn't running or delete {options.cidfile}"
+        )
+    record = build_record(options, config, container_id, name, image)
+    record["mounts"] = _prepare_mounts(engine, options, config, record)
+    staged = engine.containers.stage()
+    if image is None:
+        record["host_mounts"] = host_image.prepare(staged)
+    else:
+        for directory in ("upper", "work", "rootfs"):
+            os.mkdir(os.path.join(staged, directory), 0o755)
+    _write_name_files(staged, record)
+    engine.containers.commit(staged, record, initial_state(), durable=not options.auto_remove)
+    if options.cidfile:
+        files.replace_file(options.cidfile, container_id.encode(), 0o644)
+    return record
+
+
+def initial_state() -> Record:
+    """The state of a container that has never run."""
+    return {
+        "status": "created",
+        "pid": 0,
+        "process_started": 0,
+        "boot_id": "",
+        "started_at": "",
+        "finished_at": "",
+        "exit_code": 0,
+        "error": "",
+        "restart_count": 0,
+        "health": None,
+    }
+
+
+def _check(options: ContainerOptions) -> None:
+    """What can be found out without the image."""
+    if options.name:
+        check_name(options.name)
+    if options.auto_remove and options.restart != "no":
+        raise InvalidInput("conflicting options: cannot specify both --restart and --rm")
+    if options.restart not in ("no", "always", "unless-stopped", "on-failure"):
+        raise InvalidInput(f"invalid restart policy '{options.restart}'")
+    if options.log_driver not in ("json-file", "none", "local"):
+        raise InvalidInput(
+            f"logger: no log driver named {options.log_driver!r} is registered", hint="there are: json-file, none"
+        )
+    if options.hostname and (
+        len(options.hostname) > 64 or not options.hostname.isprintable() or " " in options.hostname
+    ):
+        raise InvalidInput(f"invalid hostname: {options.hostname!r}")
+
+
+def find_image(engine: Engine, options: ContainerOptions) -> tuple[Image, ImageConfig]:
+    """The image to run, pulled if need be. Raises NotFound where it may not be pulled."""
+    image = None if options.pull == "always" else engine.images.find(options.image)
+    if image is None and options.pull == "never":
+        raise NotFound(f"No such image: {options.image}", hint=f"pull it: rootless pull {options.image}")
+    if image is not None:
+        config = engine.images.config(image)
+        if not options.platform or _satisfies(config, options.platform):
+            return image, config
+        if options.pull == "never":
+            raise NotFound(f"image {options.image} is here, but not for platform {options.platform}")
+    # Only now is it worth to load what speaks HTTP.
+    from rootless.engine.pull import pull
+
+    image = pull(engine, parse_reference(options.image), platform=options.platform, quiet=options.quiet, announce=True)
+    return image, engine.images.config(image)
+
+
+def _satisfies(config: ImageConfig, platform: str) -> bool:
+    return config.platform in acceptable(parse_platform(platform))
+
+
+def _take_name(engine: Engine, name: str, container_id: str) -> str:
+    if name:
+        name = check_name(name)
+        engine.containers.take_name(name, container_id)
+        return name
+    for _ in range(_NAME_TRIES):
+        name = random_name()
+        try:
+            engine.containers.take_name(name, container_id)
+        except Conflict:
+            continue
+        return name
+    engine.containers.take_name(container_id[:12], container_id)
+    return container_id[:12]
+
+
+def build_record(
+    options: ContainerOptions, config: RuntimeConfig, container_id: str, name: str, image: Image | None
+) -> Record:
+    """What the options and the image's config add up to. Nothing of the image is more than inert text here (B12)."""
+    entrypoint, command = _command(options, config)
+    if image is None and not (entrypoint or command):
+        command = ["/bin/sh"]
+    if not (entrypoint or command):
+        raise InvalidInput("no command specified", hint=f"the image has none: rootless run {options.image} COMMAND")
+    network = options.network or load_configuration().network
+    health = health_record(options.health, config.healthcheck)
+    return {
+        "id": container_id,
+        "name": name,
+        "created": now(),
+        "image": options.image,
+        "image_id": image.id if image else "",
+        "layers": list(image.layers) if image else [],
+        "entrypoint": entrypoint,
+        "command": command,
+        "environment": environment(options, config),
+        "labels": {**config.labels, **dict(options.labels)},
+        "annotations": dict(options.annotations),
+        "user": config.user if options.user is None else options.user,
+        "groups": list(options.groups),
+        "working_directory": options.working_directory or config.working_dir or "/",
+        "hostname": options.hostname or container_id[:12],
+        "domainname": options.domainname,
+        "terminal": options.terminal,
+        "open_stdin": options.interactive,
+        "stdin_once": options.interactive and not options.detach,
+        "attach": list(options.attach),
+        "auto_remove": options.auto_remove,
+        "init": options.init,
+        "network": network,
+        "extra_hosts": [list(entry) for entry in options.extra_hosts],
+        "dns": list(options.dns),
+        "dns_search": list(options.dns_search),
+        "dns_options": list(options.dns_options),
+        "pid": options.pid,
+        "ipc": options.ipc,
+        "uts": options.uts,
+        "restart": {"name": options.restart, "maximum_retry_count": options.restart_retries},
+        "stop_signal": stop_signal(options, config),
+        "stop_timeout": 10 if options.stop_timeout is None else options.stop_timeout,
+        "read_only": options.read_only,
+        "shm_size": options.shm_size,
+        "devices": [list(device) for device in options.devices],
+        "privileged": options.privileged,
+        "cap_add": list(options.cap_add),
+        "cap_drop": list(options.cap_drop),
+        "no_new_privileges": options.no_new_privileges,
+        "unmasked": options.unmasked,
+        "sysctls": dict(options.sysctls),
+        "ulimits": [list(limit) for limit in options.ulimits],
+        "oom_score": options.oom_score,
+        "log": {"driver": "json-file" if options.log_driver == "local" else options.log_driver,
+                "options": dict(options.log_options)},
+        "health": health,
+        "exposed_ports": list(config.exposed_ports),
+        "image_volumes": list(config.volumes),
+        "platform": options.platform,
+        "mounts": [],
+    }  # fmt: skip
+
+
+def _command(options: ContainerOptions, config: RuntimeConfig) -> tuple[list[str], list[str]]:
+    """(entrypoint, command): an --entrypoint also takes the image's CMD away, as in Docker."""
+    if options.entrypoint is not None:
+        return list(options.entrypoint), list(options.command)
+    return list(config.entrypoint or ()), list(options.command or config.cmd or ())
+
+
+def environment(options: ContainerOptions, config: RuntimeConfig) -> list[str]:
+    """PATH, the image's variables, then the options'; a bare NAME takes a variable away."""
+    variables: dict[str, str] = {}
+    defaults = [DEFAULT_PATH] + (["TERM=xterm"] if options.terminal else [])
+    for entry in (*defaults, *config.env, *options.environment):
+        key, equals, _ = entry.partition("=")
+        if equals:
+            variables[key] = entry
+        else:
+            variables.pop(key, None)
+    return list(variables.values())
+
+
+def stop_signal(options: ContainerOptions, config: RuntimeConfig) -> int:
+    """The number of the signal that asks the program to end: SIGTERM, unless somebody says otherwise."""
+    if options.stop_signal is not None:
+        return options.stop_signal
+    if config.stop_signal:
+        return parse_signal(config.stop_signal)
+    return 15
+
+
+def health_record(option: HealthOption, image: Healthcheck | None) -> Record | None:
+    """The health check that holds, in Docker's terms (Test, Interval … in ns), or None."""
+    if option.disabled:
+        return None
+    test = ["CMD-SHELL", option.command] if option.command else list(image.test if image else ())
+    if not test or test[0] == "NONE":
+        return None
+
+    def choose(given: int | None, of_image: int, default: int) -> int:
+        return given if given is not None else of_image or default
+
+    base = image or Healthcheck((), 0, 0, 0, 0, 0)
+    return {
+        "test": test,
+        "interval": choose(option.interval, base.interval, 30 * _SECOND),
+        "timeout": choose(option.timeout, base.timeout, 30 * _SECOND),
+        "start_period": choose(option.start_period, base.start_period, 0),
+        "start_interval": choose(option.start_interval, base.start_interval, 5 * _SECOND),
+        "retries": choose(option.retries, base.retries, 3),
+    }
+
+
+def _prepare_mounts(engine: Engine, options: ContainerOptions, config: RuntimeConfig, record: Record) -> list[Record]:
+    """What is mounted besides the standard file systems, by destination; volumes are made."""
+    mounts: dict[str, Record] = {}
+    for destination in config.volumes:
+        path = _destination(destination)
+        mounts[path] = _volume(engine, MountOption("volume", "", path))
+    for other in options.volumes_from:
+        for mount in _mounts_from(engine, other):
+            mounts[mount["destination"]] = mount
+    seen = set()
+    for option in options.mounts:
+        destination = _destination(option.destination)
+        if destination in seen:
+            raise InvalidInput(f"Duplicate mount point: {destination}")
+        seen.add(destination)
+        option = option._replace(destination=destination)
+        if option.type == "volume":
+            mounts[destination] = _volume(engine, option)
+        elif option.type == "bind":
+            mounts[destination] = _bind(option)
+        else:
+            mounts[destination] = _mount_record(option, source="", name="")
+    return [mounts[destination] for destination in sorted(mounts, key=lambda path: (path.count("/"), path))]
+
+
+def _destination(path: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidInput(f"invalid mount path: '{path}' mount path must be absolute")
+    normal = os.path.normpath(path).replace("//", "/")
+    if normal == "/":
+        raise InvalidInput("invalid specification: destination can't be '/'")
+    return normal
+
+
+def _bind(option: MountOption) -> Record:
+    source = os.path.abspath(option.source)
+    if not os.path.lexists(source):
+        if not option.create_source:
+            raise InvalidInput(f"bind source path does not exist: {source}")
+        os.makedirs(source, exist_ok=True)
+    return _mount_record(option, source=source, name="")
+
+
+def _volume(engine: Engine, option: MountOption) -> Record:
+    name = option.source or random_id()
+    with engine.layout.lock("volumes"):
+        volume = engine.volumes.create(
+            name, now(), labels=dict(option.volume_labels), options={}, anonymous=not option.source
+        )
+    return _mount_record(option, source=volume.mountpoint, name=name, anonymous=volume.anonymous)
+
+
+def _mount_record(option: MountOption, *, source: str, name: str, anonymous: bool = False) -> Record:
+    return {
+        "type": option.type,
+        "name": name,
+        "source": source,
+        "destination": option.destination,
+        "read_only": option.read_only,
+        "options": list(option.options),
+        "copy": option.type == "volume" and not option.no_copy,
+        "anonymous": anonymous,
+    }
+
+
+def _mounts_from(engine: Engine, text: str) -> list[Record]:
+    """--volumes-from CONTAINER[:ro|rw]: all its volumes and binds."""
+    name, _, mode = text.partition(":")
+    if mode not in ("", "ro", "rw", "z", "Z"):
+        raise InvalidInput(f"invalid mode for volumes-from: {mode}")
+    other = engine.containers.load(engine.containers.find(name))
+    mounts = [dict(mount) for mount in other["mounts"] if mount["type"] != "tmpfs"]
+    for mount in mounts:
+        mount["read_only"] |= mode == "ro"
+        mount["anonymous"] = False  # it is the other's to remove
+    return mounts
+
+
+def _write_name_files(staged: str, record: Record) -> None:
+    """The container's own hosts, hostname and resolv.conf, which are mounted over the image's (see network)."""
+    contents: dict[str, str] = {
+        "hostname": name_files.hostname(record["hostname"]),
+        "hosts": name_files.hosts(record["hostname"], record["domainname"], record["extra_hosts"], record["network"]),
+        "resolv.conf": name_files.resolv_conf(
+            record["dns"], record["dns_search"], record["dns_options"], record["network"]
+        ),
+    }
+    for name, content in contents.items():
+        with open(os.path.join(staged, name), "w", encoding="utf-8") as file:
+            file.write(content)
+        os.chmod(os.path.join(staged, name), 0o644)
+
+
+def check_network(mode: str) -> None:
+    """Raises HostUnsupported for the networks that are not there yet."""
+    if mode in ("none", "host") or mode.startswith("container:"):
+        return
+    raise HostUnsupported(
+        f"network {mode!r} is not there yet: bridges, published ports and names arrive with the networks of rootless",
+        hint="use --network host (the machine's network) or --network none",
+    )

@@ -1,0 +1,121 @@
+"""diff: what a container changed in its root file system, read from its upper directories alone."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from rootless.engine.context import Engine
+from rootless.store.containers import Record
+
+ADDED, CHANGED, DELETED = "A", "C", "D"
+_OPAQUE = "user.overlay.opaque"
+
+
+def diff(engine: Engine, container_id: str) -> list[tuple[str, str]]:
+    """(kind, path) of every change, by path. Mount points that were only made for a mount are left out."""
+    engine.enter_namespace()
+    record = engine.containers.load(container_id)
+    mounted = {m["destination"] for m in record["mounts"]} | {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+    changes = [
+        change
+        for upper, lowers, prefix in _trees(engine, record)
+        for change in _changes(upper, lowers, prefix)
+        if not (change[1] in mounted and _is_stub(upper + change[1][len(prefix) :]))
+    ]
+    return sorted(_without_idle_parents(changes), key=lambda change: change[1])
+
+
+def _trees(engine: Engine, record: Record) -> list[tuple[str, list[str], str]]:
+    """(upper directory, lower directories top first, where they are mounted)."""
+    directory = engine.containers.directory(record["id"])
+    if record["image_id"]:
+        return [(f"{directory}/upper", [engine.layers.diff(c) for c in reversed(record["layers"])], "")]
+    return [(f"{directory}/host/{o['number']}/upper", [o["path"]], o["path"]) for o in record["host_mounts"]]
+
+
+def _changes(upper: str, lowers: list[str], prefix: str) -> Iterator[tuple[str, str]]:
+    pending = [("", lowers)]
+    while pending:
+        relative, below = pending.pop()
+        for name in os.listdir(upper + relative):
+            path = f"{relative}/{name}"
+            status = os.lstat(upper + path)
+            existed = _find(below, path)
+            if _is_whiteout(status):
+                yield DELETED, prefix + path
+                continue
+            yield CHANGED if existed else ADDED, prefix + path
+            if stat.S_ISDIR(status.st_mode):
+                if _is_opaque(upper + path) or not existed:
+                    yield from ((DELETED, prefix + p) for p in _hidden(below, path, upper) if existed)
+                    pending.append((path, []))
+                else:
+                    pending.append((path, below))
+
+
+def _find(lowers: list[str], path: str) -> bool:
+    """Whether the layers below show *path*."""
+    for lower in lowers:
+        try:
+            return not _is_whiteout(os.lstat(lower + path))
+        except FileNotFoundError:
+            if _any_opaque_parent(lower, path):
+                return False
+        except NotADirectoryError:
+            return False
+    return False
+
+
+def _any_opaque_parent(lower: str, path: str) -> bool:
+    parent = os.path.dirname(path)
+    while parent not in ("", "/"):
+        if os.path.lexists(lower + parent) and _is_opaque(lower + parent):
+            return True
+        parent = os.path.dirname(parent)
+    return False
+
+
+def _hidden(lowers: list[str], path: str, upper: str) -> list[str]:
+    """The entries of a directory below that an opaque one hides, and does not have itself."""
+    names: set[str] = set()
+    for lower in reversed(lowers):
+        try:
+            for name in os.listdir(lower + path):
+                names.discard(name)
+                if not _is_whiteout(os.lstat(f"{lower}{path}/{name}")):
+                    names.add(name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return [f"{path}/{name}" for name in names if not os.path.lexists(f"{upper}{path}/{name}")]
+
+
+def _is_whiteout(status: os.stat_result) -> bool:
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def _is_opaque(path: str) -> bool:
+    try:
+        return os.getxattr(path, _OPAQUE, follow_symlinks=False) == b"y"
+    except OSError:
+        return False
+
+
+def _is_stub(path: str) -> bool:
+    """Whether there is only what a mount needed to hold on to: an empty file or directory."""
+    try:
+        return os.path.getsize(path) == 0 if os.path.isfile(path) else not os.listdir(path)
+    except OSError:
+        return False
+
+
+def _without_idle_parents(changes: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out changed directories below which nothing is left: they were copied up for a mount point."""
+    kept = {path for kind, path in changes}
+    idle = {
+        path
+        for kind, path in changes
+        if kind == CHANGED
+        and path in ("/etc", "/dev", "/proc", "/sys")
+        and not any(p.startswith(path + "/") for p in kept)
+    }
+    return [change for change in changes if change[1] not in idle]

@@ -1,0 +1,256 @@
+"""exec: another program in a container that runs."""
+
+import json
+import os
+import select
+import signal
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from rootless.engine import bundle
+from rootless.engine.attach import CHUNK, Detector, write_all
+from rootless.engine.context import Engine
+from rootless.engine.run import detach_bytes, own_window
+from rootless.errors import Conflict, InvalidInput, RootlessError
+from rootless.linux import terminals
+from rootless.runtime import channel, sealed
+from rootless.runtime.channel import Socket
+from rootless.spec.runtime import GROUPS, Config
+from rootless.store.containers import Record
+
+_HELPER = "rootless.runtime.exec_helper"
+
+
+class ExecOptions(NamedTuple):
+    """Options with Docker's names and defaults."""
+
+    command: tuple[str, ...]
+    terminal: bool = False
+    interactive: bool = False
+    detach: bool = False
+    environment: tuple[str, ...] = ()
+    user: str | None = None
+    working_directory: str | None = None
+    privileged: bool = False
+    detach_keys: str = ""
+
+
+def exec_(engine: Engine, container_id: str, options: ExecOptions) -> int:
+    """Run a program in the container; the exit code to pass on. Raises Conflict where it does not run or is paused."""
+    keys = detach_bytes(options.detach_keys)
+    if options.terminal and options.interactive and not options.detach and not os.isatty(0):
+        raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
+    record = engine.containers.load(container_id)
+    state = engine.containers.state(container_id)
+    if state["status"] == "paused":
+        raise Conflict(f"container {record['name']} is paused, unpause it before exec")
+    if state["status"] != "running":
+        raise Conflict(f"container {container_id} is not running")
+    engine.enter_namespace()
+    request = {
+        "pid": state["pid"],
+        "started": state["process_started"],
+        "process": _process(record, options),
+        "terminal": options.terminal,
+        "detach": options.detach,
+    }
+    with ExitStack() as stack:
+        session = _begin(request, options, stack)
+        if options.detach:
+            return 0
+        return _Relay(session, options, keys, stack).run()
+
+
+def _process(record: Record, options: ExecOptions) -> Config:
+    rows, columns = own_window() if options.terminal and not options.detach else (0, 0)
+    base = bundle.process(record, (rows, columns))
+    terminal = ["TERM=xterm"] if options.terminal else []
+    capabilities = base["capabilities"]
+    if options.privileged:
+        capabilities = bundle.capability_sets([], [], privileged=True)
+    return {
+        **base,
+        "terminal": options.terminal,
+        "args": list(options.command),
+        "env": [*terminal, *base["env"], *options.environment],
+        "cwd": options.working_directory or record["working_directory"],
+        "user": {"username": record["user"] if options.user is None else options.user},
+        "capabilities": capabilities,
+        "annotations": {GROUPS: ",".join(record["groups"])},
+        "init": False,
+    }
+
+
+class _Session(NamedTuple):
+    """A program that runs: the channel to its parent, and our ends of its streams."""
+
+    connection: Socket
+    stdin: int | None
+    outputs: dict[int, int]  # ours -> the caller's
+
+
+def _begin(request: dict[str, Any], options: ExecOptions, stack: ExitStack) -> _Session:
+    ours, theirs = channel.pair()
+    stack.callback(ours.close)
+    request_fd = os.memfd_create("exec", os.MFD_CLOEXEC)
+    write_all(request_fd, json.dumps(request).encode())
+    os.lseek(request_fd, 0, os.SEEK_SET)
+    fds = {3: theirs.fileno(), 4: request_fd}
+    stdin: int | None = None
+    outputs: dict[int, int] = {}
+    if not options.terminal and not options.detach:
+        if options.interactive:
+            fds[0], stdin = os.pipe2(os.O_CLOEXEC)
+        for number in (1, 2):
+            r, fds[number] = os.pipe2(os.O_CLOEXEC)
+            outputs[r] = number
+    sealed.spawn(_HELPER, [], fds, new_session=True)
+    for fd in {fd for number, fd in fds.items() if number != 3}:
+        os.close(fd)
+    theirs.close()
+    while True:
+        kind, text, received = channel.receive(ours)
+        if kind == channel.BEGAN:
+            break
+        if kind == channel.TERMINAL:
+            stdin = received[0]
+            outputs = {stdin: 1}
+        elif kind == channel.WARNING:
+            write_all(2, b"rootless: warning: " + text + b"\n")
+        elif kind == channel.ERROR:
+            channel.raise_error(text)
+        else:
+            raise RootlessError("the helper of exec died")
+    return _Session(ours, stdin, outputs)
+
+
+class _Relay:
+    """The caller's streams on one side, the program's pipes or terminal on the other, until it ends."""
+
+    def __init__(self, session: _Session, options: ExecOptions, keys: bytes, stack: ExitStack) -> None:
+        self._session = session
+        self._terminal = options.terminal
+        self._detector = Detector(keys if options.terminal else b"")
+        self._stdin = session.stdin
+        self._outputs = dict(session.outputs)
+        self._pending = b""
+        self._poll = select.poll()
+        self._poll.register(session.connection.fileno(), select.POLLIN)
+        for fd in self._outputs:
+            os.set_blocking(fd, False)
+            self._poll.register(fd, select.POLLIN)
+        self._reads_input = options.interactive and self._stdin is not None
+        if self._stdin is not None:
+            os.set_blocking(self._stdin, False)
+        if self._reads_input:
+            self._poll.register(0, select.POLLIN)
+            if self._terminal and os.isatty(0):
+                stack.enter_context(terminals.raw_mode(0))
+        if self._terminal:
+            stack.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, self._resize))
+            self._resize()
+
+    def run(self) -> int:
+        """The program's exit code; 0 when the user detaches."""
+        code: int | None = None
+        while code is None or self._outputs:
+            # Once the program has ended, take what is left in its pipes; who inherited them does not keep us.
+            events = self._poll.poll(None if code is None else 0)
+            if not events and code is not None:
+                break
+            for fd, _ in events:
+                if fd == self._session.connection.fileno():
+                    code = self._ended(code)
+                elif fd in self._outputs:
+                    self._copy_output(fd)
+                elif fd == self._stdin:
+                    self._write_input()
+                elif fd == 0 and self._reads_input and not self._read_input():
+                    return 0
+        return code
+
+    def _ended(self, code: int | None) -> int:
+        kind, text, _ = channel.receive(self._session.connection)
+        if not kind and code is None:
+            return 255  # the helper was killed: what became of the program is not known
+        self._poll.unregister(self._session.connection.fileno())
+        return int(text)
+
+    def _copy_output(self, fd: int) -> None:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # EIO: the last process of the terminal is gone
+        if not data or not write_all(self._outputs[fd], data):
+            del self._outputs[fd]
+            self._poll.unregister(fd)
+            if fd != self._stdin:
+                os.close(fd)
+
+    def _read_input(self) -> bool:
+        """False when the user detaches."""
+        data = os.read(0, CHUNK)
+        if self._terminal:
+            data, detached = self._detector.feed(data)
+            if detached:
+                return False
+            if not data:
+                return True
+        if not data:
+            self._poll.unregister(0)
+            self._reads_input = False
+            self._close_input()
+            return True
+        self._pending += data
+        self._write_input()
+        return True
+
+    def _write_input(self) -> None:
+        if self._stdin is None:
+            return
+        try:
+            while self._pending:
+                self._pending = self._pending[os.write(self._stdin, self._pending) :]
+        except BlockingIOError:
+            self._watch_input(True)
+            return
+        except OSError:
+            self._pending = b""  # the program reads no more
+        self._watch_input(False)
+
+    def _watch_input(self, blocked: bool) -> None:
+        """While the program does not read, neither do we."""
+        if self._stdin is None:
+            return
+        reading = select.POLLIN if self._stdin in self._outputs else 0
+        if blocked:
+            self._poll.register(self._stdin, reading | select.POLLOUT)
+            if self._reads_input:
+                self._poll.modify(0, 0)
+        else:
+            if reading:
+                self._poll.register(self._stdin, reading)
+            else:
+                try:
+                    self._poll.unregister(self._stdin)
+                except KeyError:
+                    pass
+            if self._reads_input:
+                self._poll.modify(0, select.POLLIN)
+
+    def _close_input(self) -> None:
+        if self._stdin is not None and not self._terminal:
+            while self._pending:
+                waiter = select.poll()
+                waiter.register(self._stdin, select.POLLOUT)
+                waiter.poll()
+                self._write_input()
+            os.close(self._stdin)
+            self._stdin = None
+
+    def _resize(self, *_: object) -> None:
+        rows, columns = own_window()
+        if rows and columns and self._stdin is not None:
+            terminals.set_window_size(self._stdin, rows, columns)

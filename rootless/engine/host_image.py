@@ -1,0 +1,74 @@
+"""The built-in image `host`: the machine's own root file system underneath, copy-on-write on top. Needs no registry.
+
+The kernel refuses `/` itself as a lower layer in a user namespace, since mounts below it are locked there
+(mount_namespaces(7)). Directories without mounts below them it takes; so the root is put together from those: each
+becomes an overlay of its own, a directory with mounts below is entered and its entries are treated alike, and what is
+kernel or machine state (/proc, /sys, /dev, /run, /tmp) is not taken over at all.
+"""
+
+import os
+import stat
+
+from rootless.linux.mounts import mount_points
+from rootless.spec.runtime import Config
+from rootless.store.containers import Record
+
+NAME = "host"
+_EMPTY = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/run", "/var/tmp", "/lost+found", "/boot/efi")
+_STICKY = ("/tmp", "/var/tmp")
+_MAX_DEPTH = 4
+
+
+def prepare(staged: str) -> list[Record]:
+    """Make the root directory of a container in *staged*, and the upper directories; the overlays to mount on it."""
+    root = os.path.join(staged, "rootfs")
+    os.mkdir(root, 0o755)
+    overlays: list[Record] = []
+    points = [p for p in mount_points() if p != "/"]
+    _assemble("/", root, staged, points, overlays, depth=0)
+    return overlays
+
+
+def _assemble(directory: str, root: str, staged: str, points: list[str], overlays: list[Record], depth: int) -> None:
+    for name in sorted(os.listdir(directory)):
+        path = os.path.join(directory, name)
+        target = root + path
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(path), target)
+        elif stat.S_ISDIR(status.st_mode):
+            os.mkdir(target, 0o755)
+            if path in _EMPTY:
+                if path in _STICKY:
+                    os.chmod(target, 0o1777)
+            elif not os.access(path, os.R_OK | os.X_OK):
+                continue  # it could not be read inside either
+            elif any(point.startswith(path + "/") for point in points):
+                if depth < _MAX_DEPTH:
+                    _assemble(path, root, staged, points, overlays, depth + 1)
+            else:
+                overlays.append(_overlay(path, staged, len(overlays)))
+        elif stat.S_ISREG(status.st_mode) and status.st_size < 1 << 20 and os.access(path, os.R_OK):
+            with open(path, "rb") as source, open(target, "wb") as copy:  # /.dockerenv and the like
+                copy.write(source.read())
+
+
+def _overlay(path: str, staged: str, number: int) -> Record:
+    for kind in ("upper", "work"):
+        os.makedirs(os.path.join(staged, "host", str(number), kind), 0o755)
+    return {"path": path, "number": number}
+
+
+def mounts(overlays: list[Record], directory: str) -> list[Config]:
+    """The mounts of the bundle for a container in *directory*: the root is a plain directory, the overlays follow."""
+    found: list[Config] = []
+    for overlay in overlays:
+        own = os.path.join(directory, "host", str(overlay["number"]))
+        options = [f"lowerdir={_escape(overlay['path'])}", f"upperdir={own}/upper", f"workdir={own}/work", "userxattr"]
+        found.append({"destination": overlay["path"], "type": "overlay", "source": "overlay", "options": options})
+    return found
+
+
+def _escape(path: str) -> str:
+    """A lower directory in overlayfs's option string."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

@@ -1,0 +1,182 @@
+"""inspect: a container as the document that `docker inspect` prints (Engine API: ContainerInspectResponse)."""
+
+import os
+from typing import Any
+
+from rootless.engine.context import Engine
+from rootless.spec.signals import signal_name
+from rootless.store.containers import LIVE, Record
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"  # what Go's JSON has for a time that was never set
+
+
+def inspect_container(engine: Engine, container_id: str) -> dict[str, Any]:
+    """The document of one container. Raises NotFound."""
+    record = engine.containers.load(container_id)
+    state = engine.containers.state(container_id)
+    directory = engine.containers.directory(container_id)
+    arguments = [*record["entrypoint"], *record["command"]]
+    return {
+        "Id": record["id"],
+        "Created": record["created"],
+        "Path": arguments[0],
+        "Args": arguments[1:],
+        "State": _state(state),
+        "Image": record["image_id"],
+        "ResolvConfPath": os.path.join(directory, "resolv.conf"),
+        "HostnamePath": os.path.join(directory, "hostname"),
+        "HostsPath": os.path.join(directory, "hosts"),
+        "LogPath": os.path.join(directory, "container.log") if record["log"]["driver"] != "none" else "",
+        "Name": f"/{record['name']}",
+        "RestartCount": state["restart_count"],
+        "Driver": engine.storage_driver,
+        "Platform": "linux",
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": None,
+        "HostConfig": _host_config(record),
+        "GraphDriver": {"Name": engine.storage_driver, "Data": _graph_data(engine, record, directory)},
+        "Mounts": [_mount(mount) for mount in record["mounts"] if mount["type"] != "tmpfs"],
+        "Config": _config(record),
+        "NetworkSettings": _network_settings(record),
+    }
+
+
+def _state(state: Record) -> dict[str, Any]:
+    status = state["status"]
+    document: dict[str, Any] = {
+        "Status": status,
+        "Running": status in LIVE,
+        "Paused": status == "paused",
+        "Restarting": status == "restarting",
+        "OOMKilled": False,
+        "Dead": status == "dead",
+        "Pid": state["pid"] if status in LIVE else 0,
+        "ExitCode": state["exit_code"],
+        "Error": state["error"],
+        "StartedAt": state["started_at"] or _ZERO_TIME,
+        "FinishedAt": state["finished_at"] or _ZERO_TIME,
+    }
+    if state["health"]:
+        document["Health"] = state["health"]
+    return document
+
+
+def _host_config(record: Record) -> dict[str, Any]:
+    restart = record["restart"]
+    return {
+        "Binds": [_bind_text(m) for m in record["mounts"] if m["type"] in ("bind", "volume") and not m["anonymous"]]
+        or None,
+        "ContainerIDFile": "",
+        "LogConfig": {"Type": record["log"]["driver"], "Config": record["log"]["options"]},
+        "NetworkMode": record["network"],
+        "PortBindings": {},
+        "RestartPolicy": {"Name": restart["name"], "MaximumRetryCount": restart["maximum_retry_count"]},
+        "AutoRemove": record["auto_remove"],
+        "VolumesFrom": None,
+        "CapAdd": record["cap_add"] or None,
+        "CapDrop": record["cap_drop"] or None,
+        "CgroupnsMode": "private",
+        "Dns": record["dns"],
+        "DnsOptions": record["dns_options"],
+        "DnsSearch": record["dns_search"],
+        "ExtraHosts": [f"{name}:{address}" for name, address in record["extra_hosts"]] or None,
+        "GroupAdd": record["groups"] or None,
+        "IpcMode": record["ipc"] or "private",
+        "OomScoreAdj": record["oom_score"] or 0,
+        "PidMode": record["pid"],
+        "Privileged": record["privileged"],
+        "PublishAllPorts": False,
+        "ReadonlyRootfs": record["read_only"],
+        "SecurityOpt": _security_options(record) or None,
+        "Tmpfs": {m["destination"]: ",".join(m["options"]) for m in record["mounts"] if m["type"] == "tmpfs"},
+        "UTSMode": record["uts"],
+        "UsernsMode": "",
+        "ShmSize": record["shm_size"],
+        "Sysctls": record["sysctls"],
+        "Runtime": "rootless-oci",
+        "Devices": [
+            {"PathOnHost": source, "PathInContainer": destination, "CgroupPermissions": permissions}
+            for source, destination, permissions in record["devices"]
+        ],
+        "Ulimits": [{"Name": name, "Hard": hard, "Soft": soft} for name, soft, hard in record["ulimits"]],
+        "Init": record["init"],
+    }
+
+
+def _security_options(record: Record) -> list[str]:
+    options = ["no-new-privileges"] if record["no_new_privileges"] else []
+    return options + (["systempaths=unconfined"] if record["unmasked"] else [])
+
+
+def _bind_text(mount: Record) -> str:
+    options = [*mount["options"], *(["ro"] if mount["read_only"] else [])]
+    source = mount["name"] or mount["source"]
+    return ":".join([source, mount["destination"], *([",".join(options)] if options else [])])
+
+
+def _graph_data(engine: Engine, record: Record, directory: str) -> dict[str, str]:
+    if not record["image_id"]:
+        return {}
+    return {
+        "LowerDir": ":".join(engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])),
+        "UpperDir": os.path.join(directory, "upper"),
+        "WorkDir": os.path.join(directory, "work"),
+        "MergedDir": os.path.join(directory, "rootfs"),
+    }
+
+
+def _mount(mount: Record) -> dict[str, Any]:
+    document = {
+        "Type": mount["type"],
+        "Source": mount["source"],
+        "Destination": mount["destination"],
+        "Mode": ",".join(mount["options"]),
+        "RW": not mount["read_only"],
+        "Propagation": next(
+            (o for o in mount["options"] if o.lstrip("r") in ("shared", "slave", "private")), "rprivate"
+        ),
+    }
+    if mount["type"] == "volume":
+        return {"Type": "volume", "Name": mount["name"], **document, "Driver": "local", "Propagation": ""}
+    return document
+
+
+def _config(record: Record) -> dict[str, Any]:
+    attached = [] if not record["attach"] else record["attach"]
+    health = record["health"]
+    document: dict[str, Any] = {
+        "Hostname": record["hostname"],
+        "Domainname": record["domainname"],
+        "User": record["user"],
+        "AttachStdin": record["stdin_once"] if not attached else "stdin" in attached,
+        "AttachStdout": not attached or "stdout" in attached,
+        "AttachStderr": not attached or "stderr" in attached,
+        "ExposedPorts": {port: {} for port in record["exposed_ports"]},
+        "Tty": record["terminal"],
+        "OpenStdin": record["open_stdin"],
+        "StdinOnce": record["stdin_once"],
+        "Env": record["environment"],
+        "Cmd": record["command"] or None,
+        "Image": record["image"],
+        "Volumes": {volume: {} for volume in record["image_volumes"]} or None,
+        "WorkingDir": record["working_directory"],
+        "Entrypoint": record["entrypoint"] or None,
+        "OnBuild": None,
+        "Labels": record["labels"],
+        "StopSignal": signal_name(record["stop_signal"]),
+        "StopTimeout": record["stop_timeout"],
+    }
+    if health:
+        names = {"test": "Test", "interval": "Interval", "timeout": "Timeout", "start_period": "StartPeriod",
+                 "start_interval": "StartInterval", "retries": "Retries"}  # fmt: skip
+        document["Healthcheck"] = {names[key]: value for key, value in health.items()}
+    return document
+
+
+def _network_settings(record: Record) -> dict[str, Any]:
+    networks = (
+        {} if record["network"].startswith("container:") else {record["network"]: {"IPAddress": "", "Gateway": ""}}
+    )
+    return {"SandboxID": "", "Ports": {}, "IPAddress": "", "Gateway": "", "MacAddress": "", "Networks": networks}

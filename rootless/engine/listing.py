@@ -1,0 +1,77 @@
+"""ps: the containers and how they are, as records that are cheap to make."""
+
+import os
+from typing import Any, NamedTuple
+
+from rootless.engine.context import Engine
+from rootless.engine.logs import nanoseconds
+from rootless.errors import CorruptData, NotFound
+from rootless.store.containers import LIVE, Record
+
+
+class Listed(NamedTuple):
+    """A container: what it was made with, and how it is."""
+
+    record: Record
+    state: Record
+
+    @property
+    def created(self) -> int:
+        """When it was made, ns of the epoch."""
+        return nanoseconds(self.record["created"])
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it runs, is paused, or is about to run again."""
+        return self.state["status"] in LIVE
+
+    @property
+    def command(self) -> list[str]:
+        """The program and its arguments."""
+        return [*self.record["entrypoint"], *self.record["command"]]
+
+
+def list_containers(engine: Engine) -> list[Listed]:
+    """All containers, the newest first."""
+    found = []
+    for container_id in engine.containers.list():
+        try:
+            found.append(Listed(engine.containers.load(container_id), engine.containers.state(container_id)))
+        except NotFound:
+            continue  # removed meanwhile
+        except CorruptData:
+            found.append(_damaged(container_id))
+    return sorted(found, key=lambda listed: str(listed.record["created"]), reverse=True)
+
+
+def _damaged(container_id: str) -> Listed:
+    """A container whose record cannot be read: shown, so that it can be removed."""
+    record: dict[str, Any] = {
+        "id": container_id, "name": container_id[:12], "created": "", "image": "?", "image_id": "", "entrypoint": [],
+        "command": ["?"], "labels": {}, "mounts": [], "network": "none", "auto_remove": False,
+    }  # fmt: skip
+    state = {"status": "dead", "exit_code": 255, "started_at": "", "finished_at": "", "health": None}
+    return Listed(record, state)
+
+
+def size_on_disk(engine: Engine, record: Record) -> tuple[int, int]:
+    """(bytes that the container wrote, bytes with its image's): `ps --size`."""
+    own = _tree_size(os.path.join(engine.containers.directory(record["id"]), "upper"))
+    image = sum(engine.layers.load(chain_id).size for chain_id in record["layers"])
+    return own, own + image
+
+
+def _tree_size(path: str) -> int:
+    total = 0
+    pending = [path]
+    while pending:
+        try:
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            continue
+    return total

@@ -1,0 +1,99 @@
+"""What a container is asked to be: the options of run and create, whoever parsed them."""
+
+from typing import Any, NamedTuple
+
+
+class MountOption(NamedTuple):
+    """One -v, --mount or --tmpfs."""
+
+    type: str  # bind, volume, tmpfs
+    source: str  # a host path, a volume's name ("" for an anonymous one), "" for tmpfs
+    destination: str
+    read_only: bool = False
+    options: tuple[str, ...] = ()  # of mount(8): propagation, exec, suid ...; size=, mode= of a tmpfs
+    no_copy: bool = False  # leave a new volume empty
+    create_source: bool = False  # -v makes the host's directory, --mount does not
+    volume_labels: tuple[tuple[str, str], ...] = ()
+
+
+class DeviceOption(NamedTuple):
+    """One --device."""
+
+    source: str
+    destination: str
+    permissions: str = "rwm"
+
+
+class HealthOption(NamedTuple):
+    """--health-*; None means what the image says. Durations are nanoseconds."""
+
+    command: str | None = None
+    interval: int | None = None
+    timeout: int | None = None
+    start_period: int | None = None
+    start_interval: int | None = None
+    retries: int | None = None
+    disabled: bool = False
+
+
+class ContainerOptions:
+    """Options with Docker's names and defaults; None stands for what the image says, or for the default."""
+
+    image: str
+    command: tuple[str, ...] = ()
+    name: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    environment: tuple[str, ...] = ()  # "NAME=value"; "NAME" alone takes a variable of the image away
+    labels: tuple[tuple[str, str], ...] = ()
+    annotations: tuple[tuple[str, str], ...] = ()
+    user: str | None = None
+    groups: tuple[str, ...] = ()
+    working_directory: str | None = None
+    hostname: str = ""
+    domainname: str = ""
+    terminal: bool = False
+    interactive: bool = False
+    detach: bool = False
+    attach: tuple[str, ...] = ()  # stdin, stdout, stderr
+    auto_remove: bool = False
+    init: bool = False
+    platform: str = ""
+    pull: str = "missing"
+    quiet: bool = False
+    restart: str = "no"
+    restart_retries: int = 0
+    stop_signal: int | None = None
+    stop_timeout: int | None = None
+    network: str = ""
+    extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    pid: str = ""
+    ipc: str = ""
+    uts: str = ""
+    mounts: tuple[MountOption, ...] = ()
+    volumes_from: tuple[str, ...] = ()
+    read_only: bool = False
+    shm_size: int = 64 << 20
+    devices: tuple[DeviceOption, ...] = ()
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    unmasked: bool = False  # --security-opt systempaths=unconfined
+    sysctls: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[tuple[str, int, int], ...] = ()  # name without RLIMIT_, soft, hard
+    oom_score: int | None = None
+    log_driver: str = "json-file"
+    log_options: tuple[tuple[str, str], ...] = ()
+    health: HealthOption = HealthOption()
+    cidfile: str = ""
+    window_size: tuple[int, int] = (0, 0)
+
+    def __init__(self, image: str, **given: Any) -> None:
+        """Raises AttributeError for an option that does not exist."""
+        self.image = image
+        for name, value in given.items():
+            getattr(ContainerOptions, name)
+            setattr(self, name, value)

@@ -1,0 +1,90 @@
+"""rm: containers go, with their names, files and anonymous volumes."""
+
+import os
+import time
+
+from rootless.engine.context import Engine
+from rootless.engine.control import connect
+from rootless.errors import Conflict, NotFound
+from rootless.runtime import channel
+from rootless.store.containers import LIVE, Record
+
+_KILL_SECONDS = 10.0
+
+
+def remove(engine: Engine, container_id: str, *, force: bool, volumes: bool) -> None:
+    """Remove a container; *force* kills it first, *volumes* removes its anonymous volumes too.
+
+    Raises NotFound, and Conflict where it runs and *force* is not given.
+    """
+    engine.enter_namespace()
+    state = engine.containers.state(container_id)
+    if state["status"] in LIVE:
+        if not force:
+            name = engine.containers.load(container_id)["name"]
+            status = state["status"]
+            raise Conflict(
+                f'cannot remove container "{name}": container is {status}', hint="stop the container, or use rm --force"
+            )
+        _kill(engine, container_id)
+    with engine.containers.lock(container_id):
+        record = engine.containers.load(container_id)
+        if engine.containers.state_locked(container_id)["status"] in LIVE:
+            raise Conflict(f"container {record['name']} was started again meanwhile")
+        _remove_locked(engine, record, volumes=volumes)
+
+
+def remove_ended(engine: Engine, container_id: str) -> None:
+    """Remove a --rm container that has ended, with its anonymous volumes; absent is well."""
+    engine.enter_namespace()
+    try:
+        with engine.containers.lock(container_id):
+            _remove_locked(engine, engine.containers.load(container_id), volumes=True)
+    except NotFound:
+        return
+
+
+def _remove_locked(engine: Engine, record: Record, *, volumes: bool) -> None:
+    engine.containers.remove(record["id"])
+    anonymous = [m["name"] for m in record["mounts"] if m["anonymous"]]
+    if volumes and anonymous:
+        with engine.layout.lock("volumes"):
+            for name in anonymous:
+                if not volume_users(engine, name):
+                    try:
+                        engine.volumes.remove(name)
+                    except NotFound:
+                        continue
+    engine.layout.forget_lock(f"container.{record['id']}")
+
+
+def volume_users(engine: Engine, name: str) -> list[str]:
+    """The ids of the containers that mount volume *name*."""
+    users = []
+    for container_id in engine.containers.list():
+        try:
+            record = engine.containers.load(container_id)
+        except NotFound:
+            continue
+        if any(mount["name"] == name for mount in record["mounts"]):
+            users.append(container_id)
+    return users
+
+
+def _kill(engine: Engine, container_id: str) -> None:
+    """SIGKILL without restart, and wait until its monitor has recorded the end."""
+    connection = connect(engine, container_id)
+    if connection is not None:
+        try:
+            channel.send(connection, channel.STOP, "9 0")
+            while channel.receive(connection)[0]:
+                continue
+        except OSError:
+            pass  # it is gone already
+        finally:
+            connection.close()
+    deadline = time.monotonic() + _KILL_SECONDS
+    while engine.containers.has_monitor(container_id) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    if not os.path.isdir(engine.containers.directory(container_id)):
+        raise NotFound(f"No such container: {container_id}")  # it was --rm, and its monitor has removed it

@@ -1,0 +1,136 @@
+"""run: create, start, attach. And `start --attach` and `attach`, which are its parts."""
+
+import os
+import sys
+from contextlib import closing
+
+from rootless.engine import attach as attaching
+from rootless.engine.attach import Attachment, parse_detach_keys
+from rootless.engine.configuration import load_configuration
+from rootless.engine.context import Engine
+from rootless.engine.control import require
+from rootless.engine.create import create
+from rootless.engine.options import ContainerOptions
+from rootless.engine.remove import remove_ended
+from rootless.engine.start import Prepared, start
+from rootless.errors import Conflict, InvalidInput
+from rootless.linux import terminals
+from rootless.runtime import channel
+from rootless.runtime.channel import Socket
+from rootless.store.containers import Record
+
+DETACHED = 0
+
+
+def run(engine: Engine, options: ContainerOptions, *, detach_keys: str, proxy_signals: bool) -> tuple[Record, int]:
+    """Create and start a container; attached, until it ends. Returns its record and the exit code to pass on."""
+    keys = detach_bytes(detach_keys)
+    if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
+        raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
+    engine.enter_namespace()
+    with closing(Prepared()) as monitor:
+        record = create(engine, options)
+        try:
+            connection = start(
+                engine,
+                record,
+                monitor,
+                attach=not options.detach,
+                window_size=own_window() if options.terminal else (0, 0),
+            )
+        except BaseException:
+            if options.auto_remove:
+                remove_ended(engine, record["id"])
+            raise
+        if options.detach:
+            return record, 0
+        code = follow(engine, record, connection, keys, proxy_signals=proxy_signals, streams=options.attach)
+        return record, code
+
+
+def follow(
+    engine: Engine,
+    record: Record,
+    connection: Socket,
+    keys: bytes,
+    *,
+    proxy_signals: bool,
+    streams: tuple[str, ...] = (),
+) -> int:
+    """Relay the caller's streams until the container ends or the user detaches; the exit code to pass on.
+
+    A --rm container is removed here, while the command is warm, before the prompt comes back; its monitor does it
+    where the command was killed.
+    """
+    wanted = {s.lower() for s in streams} or {"stdin", "stdout", "stderr"}
+    end = Attachment(
+        connection,
+        terminal=record["terminal"],
+        stdin=0 if record["open_stdin"] and "stdin" in wanted else None,
+        stdout=1 if "stdout" in wanted else None,
+        stderr=2 if "stderr" in wanted else None,
+        detach_keys=keys,
+        proxy_signals=proxy_signals and not record["terminal"],
+    ).run()
+    if end.exit_code is None:
+        if record["terminal"]:
+            attaching.write_all(1, b"\r\n")
+        return DETACHED
+    if record["auto_remove"]:
+        remove_ended(engine, record["id"])
+    return end.exit_code
+
+
+def attach(engine: Engine, container_id: str, *, detach_keys: str, proxy_signals: bool, with_input: bool) -> int:
+    """Attach to a container that runs. Raises Conflict where it does not."""
+    keys = detach_bytes(detach_keys)
+    record = engine.containers.load(container_id)
+    state = engine.containers.state(container_id)
+    if state["status"] == "paused":
+        raise Conflict("cannot attach to a paused container, unpause it first")
+    if state["status"] != "running":
+        raise Conflict("cannot attach to a stopped container, start it first")
+    connection = require(engine, container_id)
+    takes_input = with_input and record["open_stdin"]
+    channel.send(connection, channel.ATTACH, "0" if takes_input else "1")
+    try:
+        return follow(engine, {**record, "open_stdin": takes_input}, connection, keys, proxy_signals=proxy_signals)
+    finally:
+        connection.close()
+
+
+def start_attached(
+    engine: Engine, container_id: str, *, detach_keys: str, proxy_signals: bool, with_input: bool
+) -> int:
+    """start --attach: the exit code of the container."""
+    keys = detach_bytes(detach_keys)
+    record = engine.containers.load(container_id)
+    engine.enter_namespace()
+    with closing(Prepared()) as monitor:
+        size = own_window() if record["terminal"] else (0, 0)
+        connection = start(engine, record, monitor, attach=True, window_size=size)
+        record = {**record, "open_stdin": record["open_stdin"] and with_input}
+        return follow(engine, record, connection, keys, proxy_signals=proxy_signals)
+
+
+def start_detached(engine: Engine, container_id: str) -> None:
+    """start: returns as soon as the program runs; a container that runs already is well."""
+    record = engine.containers.load(container_id)
+    if engine.containers.state(container_id)["status"] in ("running", "paused"):
+        return
+    engine.enter_namespace()
+    with closing(Prepared()) as monitor:
+        start(engine, record, monitor, attach=False)
+
+
+def detach_bytes(text: str) -> bytes:
+    """The detach keys: the option's, the configuration's, or Docker's."""
+    return parse_detach_keys(text or load_configuration().detach_keys or attaching.DEFAULT_DETACH_KEYS)
+
+
+def own_window() -> tuple[int, int]:
+    """Rows and columns of the caller's terminal; (0, 0) without one."""
+    for fd in (0, 1, 2):
+        if os.isatty(fd):
+            return terminals.window_size(fd)
+    return 0, 0

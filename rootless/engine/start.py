@@ -1,0 +1,162 @@
+"""start: a container that exists gets a monitor, and runs."""
+
+import json
+import os
+import time
+
+from rootless.engine import bundle
+from rootless.engine.context import Engine
+from rootless.errors import Conflict, InvalidInput, RootlessError
+from rootless.linux import files, processes
+from rootless.runtime import channel, sealed
+from rootless.runtime.channel import Socket
+from rootless.runtime.user_namespace import SINGLE, why_single
+from rootless.store.containers import LIVE, Record
+
+_MONITOR = "rootless.runtime.monitor"
+
+
+class Prepared:
+    """A monitor that was started ahead of time, and does not know its container yet.
+
+    Its interpreter starts while the command looks for the image; whoever made it gives it a container or closes it.
+    """
+
+    __slots__ = ("channel", "pid")
+
+    def __init__(self) -> None:
+        self.channel, theirs = channel.pair()
+        self.pid = sealed.spawn(_MONITOR, [], {3: theirs.fileno()}, new_session=True)
+        theirs.close()
+
+    def close(self) -> None:
+        """Let it go; without a container it ends."""
+        self.channel.close()
+
+
+def start(
+    engine: Engine,
+    record: Record,
+    monitor: Prepared,
+    *,
+    attach: bool,
+    window_size: tuple[int, int] = (0, 0),
+) -> Socket:
+    """Start the container under *monitor*; returns when its program runs, with the channel to the monitor.
+
+    With *attach*, output follows on the channel (see attach.py). Raises Conflict where it runs already, and what kept
+    it from starting; CommandNotFound and CommandNotExecutable are among that.
+    """
+    container_id = record["id"]
+    rung = engine.enter_namespace()
+    with engine.containers.lock(container_id):
+        state = engine.containers.state_locked(container_id)
+        if state["status"] in LIVE:
+            raise Conflict(f"container {record['name']} is already running")
+        directory = engine.containers.directory(container_id)
+        run_directory = engine.containers.run_directory(container_id)
+        os.makedirs(run_directory, 0o700, exist_ok=True)
+        config = bundle.build(engine, record, rung, window_size)
+        if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
+            raise InvalidInput("--init needs a pid namespace of the container's own")
+        _write(os.path.join(directory, "config.json"), config)
+        settings = _settings(record, state, directory, run_directory)
+        path = os.path.join(run_directory, "settings.json")
+        _write(path, settings)
+        connection = monitor.channel
+        channel.send(connection, channel.LAUNCH, path)
+        if attach:
+            channel.send(connection, channel.ATTACH, "0" if record["open_stdin"] else "1")
+        _wait_until_it_runs(connection)
+    if rung == SINGLE:
+        _warn_single()
+    return connection
+
+
+def _write(path: str, document: Record) -> None:
+    files.replace_file(path, json.dumps(document, separators=(",", ":")).encode(), durable=False)
+
+
+def _settings(record: Record, state: Record, directory: str, run_directory: str) -> Record:
+    """What the monitor needs to know (monitor.py)."""
+    log = record["log"]
+    options = log["options"]
+    state = {**state, "boot_id": processes.boot_id(), "restart_count": 0, "error": ""}
+    return {
+        "id": record["id"],
+        "directory": directory,
+        "run_directory": run_directory,
+        "bundle": directory,
+        "state": state,
+        "durable": not record["auto_remove"],
+        "terminal": record["terminal"],
+        "open_stdin": record["open_stdin"],
+        "stdin_once": record["stdin_once"],
+        "log": {
+            "path": os.path.join(directory, "container.log"),
+            "max_size": parse_size(options.get("max-size", "0")),
+            "max_files": int(options.get("max-file", "1")),
+        }
+        if log["driver"] != "none"
+        else None,
+        "restart": record["restart"],
+        "stop_signal": record["stop_signal"],
+        "stop_timeout": record["stop_timeout"],
+        "health": _health_settings(record),
+        "at_end": sealed.command("rootless.engine.auto_remove", third_party=True)
+        + [record["id"], os.path.dirname(os.path.dirname(directory)), os.path.dirname(os.path.dirname(run_directory))]
+        if record["auto_remove"]
+        else None,
+    }
+
+
+def _health_settings(record: Record) -> Record | None:
+    health = record["health"]
+    if health is None:
+        return None
+    test = health["test"]
+    arguments = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:] if test[0] == "CMD" else test
+    check = {**bundle.process(record, (0, 0)), "args": arguments, "terminal": False, "init": False}
+    return {**health, "process": check}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a log option such as "10m". Raises InvalidInput."""
+    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+    number = text.lower().rstrip("b").rstrip("kmg")
+    unit = text.lower().rstrip("b")[len(number) :]
+    if not number.isdigit() or unit not in units:
+        raise InvalidInput(f"invalid value for max-size: {text}")
+    return int(number) * units[unit]
+
+
+def _wait_until_it_runs(connection: Socket) -> None:
+    failure: bytes | None = None
+    while True:
+        kind, text, _ = channel.receive(connection)
+        if kind == channel.BEGAN:
+            return
+        if kind == channel.ERROR:
+            failure = text
+        elif kind == channel.WARNING:
+            os.write(2, b"rootless: warning: " + text + b"\n")
+        elif not kind or kind == channel.EXITED:
+            if failure is not None:
+                channel.raise_error(failure)
+            raise RootlessError("the container's monitor died", hint="its last words may be in the container's log")
+
+
+def _warn_single() -> None:
+    """Once a day at most: files of the image belong to the user, whoever they should belong to."""
+    marker = os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "rootless", "warned")
+    try:
+        if time.time() - os.stat(marker).st_mtime < 86400:
+            return
+    except OSError:
+        pass
+    os.write(2, f"rootless: warning: only your own id is mapped into containers\nhint: {why_single()}\n".encode())
+    try:
+        with open(marker, "w", encoding="ascii"):
+            pass
+    except OSError:
+        pass  # then it is said again

@@ -1,0 +1,98 @@
+"""Short messages between processes of ours over a SOCK_SEQPACKET pair: one datagram each, descriptors may ride along.
+
+A message is a kind, one byte, and text. The C half of `socket` is used, since every helper imports this.
+"""
+
+import _socket
+import os
+import struct
+
+from rootless import errors
+
+Socket = _socket.socket
+
+ERROR = b"E"  # class name, message and hint, separated by NUL: raised on the other side as it is
+FORKED = b"F"  # the pid of the process that was forked, decimal
+READY = b"R"  # the container stands and waits for GO
+GO = b"G"  # execute the program
+WARNING = b"W"  # a line for the user
+TERMINAL = b"T"  # with one descriptor: the master of the container's terminal
+EXITED = b"X"  # the status of a process, decimal
+
+# Between a client and a container's monitor.
+LAUNCH = b"L"  # to the monitor, first of all: the path of its settings
+ATTACH = b"A"  # to the monitor: send me output, take my input ("0": also input)
+STDIN = b"I"  # to the monitor: bytes for the program
+STDIN_END = b"i"  # to the monitor: no more of them
+RESIZE = b"W"  # to the monitor: "rows columns" of the client's terminal
+SIGNAL = b"S"  # to the monitor: a number; sent to the program
+STOP = b"s"  # to the monitor: "signal seconds"; sent, then SIGKILL, and no restart. Seconds < 0: no SIGKILL
+PAUSE = b"P"  # to the monitor: freeze every process
+UNPAUSE = b"p"  # to the monitor
+UPDATE = b"U"  # to the monitor: JSON of settings that have changed (name, restart policy)
+STDOUT = b"1"  # to the client: bytes
+STDERR = b"2"  # to the client: bytes
+BEGAN = b"B"  # to the client: the program runs
+DONE = b"D"  # to the client: what it asked for is done
+# and ERROR, EXITED, WARNING as above
+
+MAX_MESSAGE = 1 << 16
+_RIGHTS = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
+
+
+def pair() -> tuple[Socket, Socket]:
+    """A connected pair, close-on-exec."""
+    kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC
+    return _socket.socketpair(_socket.AF_UNIX, kind)
+
+
+def adopt(fd: int) -> Socket:
+    """The socket that was handed down as descriptor *fd*, close-on-exec from now on."""
+    os.set_inheritable(fd, False)
+    return _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+
+
+def connect(path: str) -> Socket:
+    """A connection to the socket at *path*. Raises OSError."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def send(channel: Socket, kind: bytes, text: str | bytes = b"", fds: tuple[int, ...] = ()) -> None:
+    """Send one message. Raises OSError (EPIPE) where the other side is gone."""
+    data = kind + (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text)
+    ancillary = [(*_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    if len(data) > MAX_MESSAGE:
+        raise ValueError(f"a message of {len(data)} bytes")
+    channel.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)
+
+
+def receive(channel: Socket) -> tuple[bytes, bytes, list[int]]:
+    """(kind, text, descriptors) of the next message; kind is empty at the end. Descriptors are close-on-exec."""
+    data, ancillary, _, _ = channel.recvmsg(MAX_MESSAGE, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC)
+    fds: list[int] = []
+    for level, kind, rights in ancillary:
+        if (level, kind) == _RIGHTS:
+            fds += struct.unpack(f"{len(rights) // 4}i", rights[: len(rights) // 4 * 4])
+    return data[:1], data[1:], fds
+
+
+def send_error(channel: Socket, error: BaseException) -> None:
+    """Let *error* be raised on the other side."""
+    hint = error.hint if isinstance(error, errors.RootlessError) else ""
+    if isinstance(error, OSError) and not str(error):
+        error = errors.RootlessError(error.strerror or type(error).__name__)
+    name = type(error).__name__ if isinstance(error, errors.RootlessError) else "RootlessError"
+    send(channel, ERROR, f"{name}\0{str(error)[:4000]}\0{hint}")
+
+
+def raise_error(text: bytes) -> None:
+    """Raise what send_error sent."""
+    name, message, hint = text.decode("utf-8", "surrogateescape").split("\0", 2)
+    kind = getattr(errors, name, errors.RootlessError)
+    raise kind(message, hint=hint)

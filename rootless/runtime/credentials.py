@@ -1,0 +1,86 @@
+"""From root of the user's namespace to what the container's process may be: groups, ids, five sets of capabilities.
+
+capabilities(7): the bounding set is what any program in the container can ever have. The inheritable and ambient sets
+stay empty, so that a user other than root starts with nothing and gains only through files that say so
+(CVE-2022-24769).
+"""
+
+import errno
+import os
+import resource
+
+from rootless.errors import InvalidInput, RootlessError
+from rootless.linux import capabilities, processes
+from rootless.runtime.users import User
+from rootless.spec.runtime import Config
+
+_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+
+
+def set_limits(process: Config) -> None:
+    """Resource limits and the OOM score, while we may still raise them as far as the user may."""
+    for limit in process.get("rlimits") or ():
+        number = getattr(resource, limit["type"], None)
+        if number is None:
+            raise InvalidInput(f"unknown resource limit {limit['type']}")
+        try:
+            resource.setrlimit(number, (_limit(limit["soft"]), _limit(limit["hard"])))
+        except (OSError, ValueError) as error:
+            raise RootlessError(
+                f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}",
+                hint="without root, a hard limit can only be lowered: `ulimit -Ha` shows yours",
+            ) from error
+    if (score := process.get("oomScoreAdj")) is not None:
+        try:
+            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+                file.write(str(score))
+        except PermissionError as error:
+            raise RootlessError(
+                f"cannot set oom_score_adj to {score}", hint="without root it can only be raised"
+            ) from error
+
+
+def _limit(value: int) -> int:
+    return resource.RLIM_INFINITY if value < 0 or value >= 2**63 else value
+
+
+def become(user: User, process: Config) -> None:
+    """Take on the ids of *user* and the capabilities of *process* (config.md), in the order that the kernel allows."""
+    sets = {name: capabilities.mask((process.get("capabilities") or {}).get(name) or []) for name in _SETS}
+    known = (1 << capabilities.last() + 1) - 1
+    for name in _SETS:
+        sets[name] &= known
+    capabilities.drop_bounding(sets["bounding"])
+    if user.uid and (sets["permitted"] or sets["ambient"]):
+        processes.prctl(processes.PR_SET_KEEPCAPS, 1)
+    _set_ids(user)
+    capabilities.capset(sets["effective"], sets["permitted"], sets["inheritable"])
+    capabilities.set_ambient(sets["ambient"])
+    if process.get("noNewPrivileges"):
+        processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _set_ids(user: User) -> None:
+    try:
+        os.setgroups(user.groups)
+    except PermissionError:
+        # One id only: setgroups(2) had to be given up for the map. The host's groups stay, as ids nobody can name.
+        pass
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _not_mapped("group", max(user.groups)) from error
+    for call, what, number in ((os.setresgid, "group", user.gid), (os.setresuid, "user", user.uid)):
+        try:
+            call(number, number, number)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            raise _not_mapped(what, number) from error
+
+
+def _not_mapped(what: str, number: int) -> RootlessError:
+    return RootlessError(
+        f"{what} {number} does not exist in the user namespace",
+        hint="your subordinate ids in /etc/subuid and /etc/subgid are too few for this image",
+    )

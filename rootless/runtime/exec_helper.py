@@ -1,0 +1,75 @@
+"""The process between `exec` and the program that it runs: it enters the container, and stays as the program's parent.
+
+Started sealed by the command, with the program's pipes as 0, 1 and 2, a channel as 3, and what to run as JSON in 4:
+{"pid", "started", "process", "terminal", "detach"}. It answers TERMINAL with the master of a terminal, BEGAN, and
+EXITED; where the command goes away before the program, the program gets SIGTERM.
+"""
+
+import json
+import os
+import select
+
+from rootless.errors import RootlessError
+from rootless.linux import processes
+from rootless.runtime import channel, forking, joining
+
+_SIGTERM = 15
+
+
+def main() -> None:
+    """The helper's entry."""
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    command = channel.adopt(3)
+    with open(4, "rb") as file:
+        request = json.loads(file.read())
+    try:
+        pid = _begin(request, command)
+    except RootlessError as error:
+        channel.send_error(command, error)
+        return
+    channel.send(command, channel.BEGAN)
+    if not request["detach"]:
+        _stay(pid, command)
+
+
+def _begin(request: dict[str, object], command: channel.Socket) -> int:
+    ours, theirs = channel.pair()
+    helper = os.fork()
+    if helper == 0:
+        ours.close()
+        stdio = None if request["terminal"] else (0, 1, 2)
+        joining.join(
+            request["pid"],
+            request["started"],
+            request["process"],
+            stdio,
+            theirs,
+            die_with_parent=False,  # type: ignore[arg-type]
+        )
+    theirs.close()
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)  # the pipes are the program's alone: their ends are its end
+    forked = forking.await_child(helper, ours, b"", lambda text: channel.send(command, channel.WARNING, text))
+    if forked.terminal_fd is not None:
+        channel.send(command, channel.TERMINAL, b"", (forked.terminal_fd,))
+        os.close(forked.terminal_fd)
+    return forked.pid
+
+
+def _stay(pid: int, command: channel.Socket) -> None:
+    """Wait for the program, and for the command to go away."""
+    poll = select.poll()
+    pidfd = processes.pidfd_open(pid)
+    poll.register(pidfd, select.POLLIN)
+    poll.register(command.fileno(), select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == pidfd:
+                _, status = os.waitpid(pid, 0)
+                code = os.waitstatus_to_exitcode(status)
+                channel.send(command, channel.EXITED, str(code if code >= 0 else 128 - code))
+                return
+            if not channel.receive(command)[0]:
+                processes.pidfd_send_signal(pidfd, _SIGTERM)
+                return

@@ -1,0 +1,266 @@
+"""The first process of a container, from its first instruction to execve(2).
+
+It is forked off its monitor into new namespaces, and what it does until the program runs is done here, in an order that
+each step needs: join or make namespaces, mount, say READY and wait for GO, drop privileges, execute. What fails is sent
+up the channel and raised in the command. Every module it needs is imported at the start: once the host's tree is gone,
+an import would take files of the container (SECURITY: nothing of a container is loaded on our side).
+"""
+
+import errno
+import fcntl
+import os
+import signal
+
+from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError
+from rootless.linux import mounts, namespaces, processes, terminals
+from rootless.linux.inroot import make_directories, open_in_root, read_regular
+from rootless.runtime import channel, credentials, isolation, rootfs
+from rootless.runtime.users import User, resolve
+from rootless.spec.runtime import GROUPS, Config
+
+_PASSWD_LIMIT = 10 << 20
+
+
+def run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_parent: channel.Socket) -> None:
+    """Become the container's process. *stdio* are its descriptors; None where it gets a terminal. Never returns."""
+    try:
+        _run(config, bundle, stdio, to_parent)
+    except BaseException as error:
+        try:
+            channel.send_error(to_parent, error)
+        except OSError:
+            pass  # whoever waits for us is gone
+    finally:
+        os._exit(125)
+
+
+def _run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_parent: channel.Socket) -> None:
+    process = config["process"]
+    isolation.no_more_imports()
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    processes.prctl(processes.PR_SET_PDEATHSIG, 9)
+    os.setsid()
+    namespaces.new_session_keyring()
+    _set_up_namespaces(config)
+    root_fd = rootfs.mount_root(config, bundle)
+    rootfs.perform(rootfs.plan(config), root_fd, bundle)
+    rootfs.write_sysctls(config.get("linux", {}).get("sysctl") or {}, root_fd)
+    if stdio is None:
+        stdio = open_terminal(process, root_fd, to_parent)
+        rootfs.bind_console(stdio[0], root_fd)
+    rootfs.perform(rootfs.plan_masks(config), root_fd, bundle)
+    user = find_user(process, config.get("annotations") or {}, root_fd)
+    os.close(make_directories(root_fd, process.get("cwd") or "/"))
+    if config["root"].get("readonly"):
+        mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
+    credentials.set_limits(process)
+    rootfs.enter(root_fd)
+
+    channel.send(to_parent, channel.READY)
+    kind, _, _ = channel.receive(to_parent)
+    if kind != channel.GO:
+        os._exit(125)
+    execute(process, user, stdio, to_parent)
+
+
+def _set_up_namespaces(config: Config) -> None:
+    """Give the new namespaces what the configuration says of them."""
+    if hostname := config.get("hostname"):
+        namespaces.sethostname(hostname)
+    if domainname := config.get("domainname"):
+        namespaces.setdomainname(domainname)
+    kinds = {n["type"] for n in config["linux"]["namespaces"] if not n.get("path")}
+    if "network" in kinds:
+        namespaces.bring_up_loopback()
+
+
+def clone_flags(config: Config) -> int:
+    """The namespaces to make with the process: those of the configuration that have no path."""
+    flags = 0
+    for namespace in config["linux"]["namespaces"]:
+        if not namespace.get("path"):
+            flags |= namespaces.NAMESPACES[namespace["type"]][0]
+    return flags
+
+
+def joined_namespaces(config: Config) -> list[tuple[str, int]]:
+    """(path, flag) of the namespaces that exist already and are to be joined, in the order of the configuration."""
+    return [
+        (namespace["path"], namespaces.NAMESPACES[namespace["type"]][0])
+        for namespace in config["linux"]["namespaces"]
+        if namespace.get("path")
+    ]
+
+
+def find_user(process: Config, annotations: Config, root_fd: int) -> User:
+    """The user of *process*: numbers as the specification has them, or a name for the container's own files."""
+    user = process.get("user") or {}
+    text = user.get("username")
+    passwd = read_file(root_fd, "/etc/passwd")
+    if text is None:
+        known = resolve(str(user.get("uid", 0)), passwd, b"")
+        return User(user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [], known.home, known.name)
+    extra = [g for g in (annotations.get(GROUPS) or "").split(",") if g]
+    return resolve(text, passwd, read_file(root_fd, "/etc/group"), extra)
+
+
+def read_file(root_fd: int, path: str) -> bytes:
+    """A small text file of the container; empty where there is none. Raises InvalidInput for anything else there."""
+    try:
+        return read_regular(root_fd, path, _PASSWD_LIMIT) or b""
+    except OSError as error:
+        raise InvalidInput(f"{path} of the container cannot be used: {error.strerror}") from error
+
+
+def open_terminal(process: Config, root_fd: int, to_parent: channel.Socket) -> tuple[int, int, int]:
+    """A pair in the container's own devpts: the master goes to the parent, the slave is returned as stdio."""
+    ptmx_fd = open_in_root(root_fd, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW)
+    _, master_fd, slave_fd = terminals.open_pair(ptmx_fd)
+    size = process.get("consoleSize") or {}
+    if size.get("height") and size.get("width"):
+        terminals.set_window_size(master_fd, size["height"], size["width"])
+    channel.send(to_parent, channel.TERMINAL, b"", (master_fd,))
+    os.close(master_fd)
+    return slave_fd, slave_fd, slave_fd
+
+
+def execute(
+    process: Config, user: User, stdio: tuple[int, int, int], to_parent: channel.Socket, *, die_with_parent: bool = True
+) -> None:
+    """Take on *user* and *stdio*, and execute the program. Never returns; RootlessError while nothing is closed yet."""
+    arguments, environment = process["args"], build_environment(process.get("env") or (), user)
+    if not arguments:
+        raise InvalidInput("no command specified")
+    for fd in set(stdio):
+        try:
+            os.fchown(fd, user.uid, -1)  # so that a user other than root can open /dev/stdout
+        except OSError:
+            pass  # /dev/null, or an id that is not mapped: found out below
+    if process.get("terminal"):
+        terminals.make_controlling(stdio[0])
+    for number, fd in enumerate(_out_of_the_way(stdio)):
+        os.dup2(fd, number, inheritable=True)
+    os.umask((process.get("user") or {}).get("umask", 0o022))
+    credentials.become(user, process)
+    # Changing ids has cleared the signal, prctl(2).
+    processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
+    _change_directory(process.get("cwd") or "/")
+    # Nothing but 0, 1 and 2 survives execve(2): the channel is close-on-exec, and its end tells the parent of success.
+    os.dup2(to_parent.fileno(), 3, inheritable=False)
+    processes.close_from(4)
+    if process.get("init"):
+        _stay_as_init(channel_fd=3)
+    _default_signals()
+    try:
+        _exec(arguments, environment)
+    except RootlessError as error:
+        channel.send_error(channel.adopt(3), error)
+        os._exit(error.exit_status or 125)
+
+
+def _out_of_the_way(stdio: tuple[int, int, int]) -> list[int]:
+    """Duplicates above 2, so that setting one of 0, 1, 2 does not close another."""
+    return [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 4) for fd in stdio]
+
+
+def _default_signals() -> None:
+    """An ignored signal stays ignored across execve(2), and Python ignores SIGPIPE and SIGXFSZ."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def build_environment(entries: list[str] | tuple[str, ...], user: User) -> dict[bytes, bytes]:
+    """The program's environment: "NAME=value" entries, the last of a name counts; HOME from the passwd file."""
+    environment: dict[bytes, bytes] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if equals and name and "\0" not in entry:
+            environment[os.fsencode(name)] = os.fsencode(value)
+    if not environment.get(b"HOME"):
+        environment[b"HOME"] = os.fsencode(user.home)
+    return environment
+
+
+def _stay_as_init(channel_fd: int) -> None:
+    """--init: fork, and return in the child only; stay behind as pid 1, which passes signals on and reaps orphans.
+
+    It is this interpreter, sealed and with nothing of the host in its memory's reach; it ends as the child ends. The
+    child tells of a failing execve(2) through the channel, which pid 1 closes.
+    """
+    every = set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    child = os.fork()
+    if child == 0:
+        os.setpgid(0, 0)
+        if os.isatty(0):
+            os.tcsetpgrp(0, os.getpid())  # SIGTTOU is blocked
+        return
+    os.close(channel_fd)
+    for fd in (0, 1, 2):
+        os.close(fd)
+    while True:
+        number = signal.sigwait(every)
+        if number != signal.SIGCHLD:
+            try:
+                os.kill(child, number)
+            except ProcessLookupError:
+                continue
+            continue
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                os._exit(1)
+            if pid == child:
+                code = os.waitstatus_to_exitcode(status)
+                os._exit(code if code >= 0 else 128 - code)
+            if pid == 0:
+                break
+
+
+def _change_directory(path: str) -> None:
+    """chdir(2), and see that we are where a path from the root leads: not outside, by a leaked descriptor (X03)."""
+    try:
+        os.chdir(path)
+        where = os.getcwd()
+    except OSError as error:
+        raise CommandNotExecutable(f"cannot change to working directory {path!r}: {error.strerror}") from error
+    if not where.startswith("/"):
+        raise CommandNotExecutable(f"working directory {path!r} is outside the container")
+
+
+def _exec(arguments: list[str], environment: dict[bytes, bytes]) -> None:
+    """execve(2), looking for a bare name in the container's PATH. Raises with Docker's 126 and 127."""
+    name = arguments[0]
+    argv = [os.fsencode(a) for a in arguments]
+    if "/" in name:
+        candidates = [argv[0]]
+    else:
+        path = environment.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        candidates = [directory.rstrip(b"/") + b"/" + argv[0] for directory in path.split(b":") if directory]
+    denied: OSError | None = None
+    for candidate in candidates if name else ():
+        try:
+            os.execve(candidate, argv, environment)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                if "/" not in name and not _exists(candidate):
+                    continue
+                if "/" in name:
+                    break
+            denied = denied or error
+    if denied is None or denied.errno == errno.ENOENT:
+        where = "no such file or directory" if denied or "/" in name else "executable file not found in $PATH"
+        raise CommandNotFound(f"exec: {name!r}: {where}")
+    if denied.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.EPERM, errno.ETXTBSY):
+        raise CommandNotExecutable(f"exec: {name!r}: {(denied.strerror or '').lower()}")
+    raise RootlessError(f"exec: {name!r}: {denied.strerror}")
+
+
+def _exists(path: bytes) -> bool:
+    try:
+        os.lstat(path)
+    except OSError:
+        return False
+    return True

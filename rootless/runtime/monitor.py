@@ -1,0 +1,633 @@
+"""The monitor: one small process per container, parent of the container's init, alive as long as the container is.
+
+It owns the pipes or the terminal, writes the log, serves the clients that attach, passes signals on, applies the
+restart policy and the health checks, records how the container ended, and undoes everything. It is started afresh
+(sealed.py), so that it carries none of the command's memory, and imports little: what a start or a health check needs
+is imported in the fork that does it.
+
+One loop over epoll; nothing in it blocks. Its control channel is the connection of the command that started it; others
+connect to the socket `attach` in the container's run directory. Messages are those of channel.py.
+
+If the monitor is killed, its container dies with it (PR_SET_PDEATHSIG), and the next command that looks records it.
+"""
+
+import _socket
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rootless.errors import RootlessError
+from rootless.linux import files, processes, terminals
+from rootless.runtime import channel, container, freezer
+from rootless.runtime.channel import Socket
+from rootless.runtime.health import HealthCheck
+from rootless.runtime.jsonlog import JsonLog, now
+
+CHUNK = 32 << 10
+_MAX_BACKLOG = 1 << 20  # bytes for one client, before the container has to wait
+_DRAIN_SECONDS = 2.0  # how long output may follow the end of the init: it ends with its pid namespace
+_LONG_RUN = 10.0  # seconds after which a restart policy counts anew (moby: restartmanager)
+_FIRST_DELAY, _MAX_DELAY = 0.1, 60.0
+
+
+class Client:
+    """Somebody attached: the command that started the container, or one that came later."""
+
+    __slots__ = ("attached", "backlog", "backlog_size", "gives_input", "paused", "sock", "waits_for_done")
+
+    def __init__(self, sock: Socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.attached = False
+        self.gives_input = False
+        self.paused = False
+        self.waits_for_done = False
+        self.backlog: list[bytes] = []
+        self.backlog_size = 0
+
+
+class Timers:
+    """What is to be done later, in seconds of the monotonic clock."""
+
+    __slots__ = ("_due",)
+
+    def __init__(self) -> None:
+        self._due: dict[str, tuple[float, Callable[[], None]]] = {}
+
+    def set(self, name: str, delay: float, action: Callable[[], None]) -> None:
+        """Do *action* after *delay*; a timer of that name is replaced."""
+        self._due[name] = (time.monotonic() + delay, action)
+
+    def cancel(self, name: str) -> None:
+        """Forget a timer, if it is set."""
+        self._due.pop(name, None)
+
+    def wait(self) -> float:
+        """Seconds until the next is due; -1 for none."""
+        if not self._due:
+            return -1
+        return max(0.0, min(when for when, _ in self._due.values()) - time.monotonic())
+
+    def run(self) -> None:
+        """Do what is due."""
+        now = time.monotonic()
+        for name, (when, action) in list(self._due.items()):
+            if when <= now and self._due.get(name, (None,))[0] == when:
+                del self._due[name]
+                action()
+
+
+class Monitor:
+    """See the module."""
+
+    def __init__(self, settings: dict[str, Any], owner: Socket) -> None:
+        self.settings = settings
+        self.directory: str = settings["directory"]
+        self.run_directory: str = settings["run_directory"]
+        self.epoll = select.epoll()
+        self.handlers: dict[int, Callable[[int], None]] = {}
+        self.timers = Timers()
+        self.clients: list[Client] = []
+        self.owner: Client | None = self._add_client(owner)
+        self.owner.gives_input = True
+        self.listener = self._listen()
+        self.log: JsonLog | None = self._open_log()
+        self.created: container.Created | None = None
+        self.running = False
+        self.paused = False
+        self.stopping = False
+        self.over = False  # the container has ended for good
+        self.finished = False  # and nobody needs us any more
+        self.input_fd: int | None = None
+        self.input = bytearray()
+        self.input_ended = False
+        self.outputs: dict[int, str] = {}
+        self.choked = False
+        self.exit_status: int | None = None
+        self.began_at = 0.0
+        self.delay = _FIRST_DELAY
+        self.state: dict[str, Any] = settings["state"]
+        self.health = HealthCheck(settings["health"], self) if settings.get("health") else None
+
+    # The loop
+
+    def main(self) -> None:
+        """Start the container and watch over it until it has ended for good."""
+        self._watch_children()
+        self._start()
+        while not self.finished:
+            wait = self.timers.wait()
+            try:
+                events = self.epoll.poll(wait if wait >= 0 else -1)
+            except InterruptedError:
+                continue
+            for fd, event in events:
+                if handler := self.handlers.get(fd):
+                    handler(event)
+            self.timers.run()
+        self._leave()
+
+    def watch(self, fd: int, handler: Callable[[int], None], events: int = select.EPOLLIN) -> None:
+        """Call *handler* with the events of *fd*."""
+        self.epoll.register(fd, events)
+        self.handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """No longer; before *fd* is closed."""
+        if self.handlers.pop(fd, None):
+            self.epoll.unregister(fd)
+
+    def _watch_children(self) -> None:
+        r, w = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP):
+            signal.signal(ignored, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._terminated)
+
+        def reap(_: int) -> None:
+            os.read(r, 4096)
+            self._reap()
+
+        self.watch(r, reap)
+
+    def _terminated(self, *_: object) -> None:
+        """SIGTERM, at the logout or shutdown of the machine: stop the container as `stop` would."""
+        self._stop(self.settings["stop_signal"], self.settings["stop_timeout"])
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
+            if self.created and pid == self.created.pid:
+                self._init_ended(code)
+            elif self.health:
+                self.health.process_ended(pid, code)
+
+    # Starting and ending
+
+    def _start(self) -> None:
+        """Make and start the container; failure at the first start goes to the command, later ones count as an end."""
+        stdio, ours = self._make_stdio()
+        try:
+            created = container.create(self.settings["bundle"], stdio, self.warn)
+        except RootlessError as error:
+            for fd in ours.values():
+                os.close(fd)
+            self._failed(error)
+            return
+        finally:
+            for fd in set(stdio or ()):
+                os.close(fd)
+        if created.terminal_fd is not None:
+            ours = {"terminal": created.terminal_fd}
+        try:
+            container.start(created)
+        except RootlessError as error:
+            for fd in ours.values():
+                os.close(fd)
+            self._failed(error)
+            return
+        self.created = created
+        self._connect(ours)
+        self.running, self.exit_status, self.began_at = True, None, time.monotonic()
+        self._write_init_file(created)
+        self.record(
+            status="running", pid=created.pid, process_started=created.started, started_at=now(), error="", exit_code=0
+        )
+        if self.health:
+            self.health.begin()
+        self.broadcast(channel.BEGAN)
+
+    def _make_stdio(self) -> tuple[tuple[int, int, int] | None, dict[str, int]]:
+        """The container's ends of its pipes, and ours; None and nothing where it gets a terminal."""
+        if self.settings["terminal"]:
+            return None, {}
+        out_r, out_w = os.pipe2(os.O_CLOEXEC)
+        err_r, err_w = os.pipe2(os.O_CLOEXEC)
+        ours = {"stdout": out_r, "stderr": err_r}
+        if self.settings["open_stdin"]:
+            in_r, ours["stdin"] = os.pipe2(os.O_CLOEXEC)
+        else:
+            in_r = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        return (in_r, out_w, err_w), ours
+
+    def _connect(self, ours: dict[str, int]) -> None:
+        """Watch our ends."""
+        for name, fd in ours.items():
+            os.set_blocking(fd, False)
+            if name in ("stdin", "terminal"):
+                self.input_fd = fd
+            if name != "stdin":
+                self.outputs[fd] = "stderr" if name == "stderr" else "stdout"
+                self.watch(fd, lambda event, fd=fd: self._output_ready(fd, event))  # type: ignore[misc]
+        self._feed()
+        if self.input_ended:
+            self._end_input()
+
+    def _failed(self, error: RootlessError) -> None:
+        """The container could not be started."""
+        code = error.exit_status or 128
+        self.record(status="exited" if self.state["started_at"] else "created", exit_code=code, error=str(error))
+        hint = error.hint
+        self.broadcast(channel.ERROR, f"{type(error).__name__}\0{error}\0{hint}")
+        self._finish()
+
+    def _init_ended(self, code: int) -> None:
+        self.exit_status = code
+        self.running = False
+        self.timers.cancel("kill")
+        if self.outputs:
+            self.timers.set("drain", _DRAIN_SECONDS, self._drained)
+        else:
+            self._drained()
+
+    def _drained(self) -> None:
+        """The init has ended and its output is in: record it, and decide what comes next."""
+        self.timers.cancel("drain")
+        for fd in list(self.outputs):
+            self._close_output(fd)
+        if self.input_fd is not None:
+            self._close_input()
+        if self.log:
+            self.log.flush()
+        if self.health:
+            self.health.end()
+        code = 0 if self.exit_status is None else self.exit_status
+        self.created, self.paused = None, False
+        os.unlink(os.path.join(self.run_directory, "init"))
+        if self._should_restart(code):
+            if time.monotonic() - self.began_at >= _LONG_RUN:
+                self.delay = _FIRST_DELAY
+            self.record(status="restarting", pid=0, exit_code=code, finished_at=now())
+            self.timers.set("restart", self.delay, self._restart)
+            self.delay = min(self.delay * 2, _MAX_DELAY)
+            return
+        self.record(status="exited", pid=0, exit_code=code, finished_at=now())
+        self._finish()
+
+    def _should_restart(self, code: int) -> bool:
+        """Docker's restart policies: not after `stop` or `kill`."""
+        policy = self.settings["restart"]
+        if self.stopping:
+            return False
+        if policy["name"] in ("always", "unless-stopped"):
+            return True
+        retries = policy["maximum_retry_count"]
+        return policy["name"] == "on-failure" and code != 0 and (not retries or self.state["restart_count"] < retries)
+
+    def _restart(self) -> None:
+        self.record(restart_count=self.state["restart_count"] + 1)
+        self._start()
+
+    def _finish(self) -> None:
+        """Tell everybody, and leave once the owner has gone: it may want to remove the container itself."""
+        self.over = True
+        self.broadcast(channel.EXITED, str(self.state["exit_code"]))
+        for client in self.clients:
+            if client.waits_for_done:
+                self._send(client, channel.DONE)
+        if self.owner and self.settings.get("at_end"):
+            for client in list(self.clients):
+                if client is not self.owner:
+                    self._drop_when_sent(client)
+            return
+        self.finished = True
+
+    def _leave(self) -> None:
+        """Flush what clients still get, remove our traces, and run what is to be run at the end."""
+        if self.log:
+            self.log.close()
+        for client in self.clients:
+            client.sock.setblocking(True)
+            client.sock.settimeout(5)
+            try:
+                for message in client.backlog:
+                    client.sock.send(message, _socket.MSG_NOSIGNAL)
+            except OSError:
+                pass  # gone, or not reading
+            client.sock.close()
+        self.listener.close()
+        at_end = self.settings.get("at_end")
+        if at_end and os.path.isdir(self.directory):
+            os.execve(at_end[0], at_end, {})
+        for name in ("attach", "settings.json"):
+            try:
+                os.unlink(os.path.join(self.run_directory, name))
+            except FileNotFoundError:
+                pass
+
+    # Records
+
+    def record(self, **changes: Any) -> None:
+        """Change the container's state, on disk before anybody is told."""
+        self.state.update(changes)
+        path = os.path.join(self.directory, "state.json")
+        try:
+            files.replace_file(path, json.dumps(self.state).encode(), durable=self.settings["durable"])
+        except OSError as error:
+            self.warn(f"cannot record the state of the container: {error}")
+
+    def _write_init_file(self, created: container.Created) -> None:
+        """Where the user's namespace can be found again, if its keeper dies (user_namespace.py)."""
+        line = f"{created.pid} {created.started}\n".encode()
+        files.replace_file(os.path.join(self.run_directory, "init"), line, durable=False)
+
+    def _open_log(self) -> JsonLog | None:
+        log = self.settings["log"]
+        return JsonLog(log["path"], log["max_size"], log["max_files"]) if log else None
+
+    def warn(self, message: str) -> None:
+        """A line for whoever is attached."""
+        self.broadcast(channel.WARNING, message)
+
+    # Output
+
+    def _output_ready(self, fd: int, _event: int) -> None:
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.EIO:  # a terminal whose last process is gone
+                raise
+            data = b""
+        if not data:
+            self._close_output(fd)
+            if self.exit_status is not None and not self.outputs:
+                self._drained()
+            return
+        stream = self.outputs[fd]
+        if self.log:
+            self.log.write(stream, data)
+        self.broadcast(channel.STDOUT if stream == "stdout" else channel.STDERR, data, attached_only=True)
+
+    def _close_output(self, fd: int) -> None:
+        del self.outputs[fd]
+        self.unwatch(fd)
+        if fd == self.input_fd:
+            self.input_fd = None
+        os.close(fd)
+
+    # Clients
+
+    def _listen(self) -> Socket:
+        directory = os.open(self.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
+            listener = _socket.socket(_socket.AF_UNIX, kind)
+            path = f"/proc/self/fd/{directory}/attach"  # a socket's name may have 107 bytes only
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            listener.bind(path)
+            os.chmod(path, 0o600)
+            listener.listen(64)
+        finally:
+            os.close(directory)
+        self.watch(listener.fileno(), self._accept)
+        return listener
+
+    def _accept(self, _event: int) -> None:
+        try:
+            fd, _ = self.listener._accept()
+        except BlockingIOError:
+            return
+        self._add_client(channel.adopt(fd))
+
+    def _add_client(self, sock: Socket) -> Client:
+        client = Client(sock)
+        self.clients.append(client)
+        self.watch(sock.fileno(), lambda event: self._client_ready(client, event))
+        return client
+
+    def _client_ready(self, client: Client, event: int) -> None:
+        if event & select.EPOLLOUT:
+            self._flush(client)
+        if event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR):
+            try:
+                kind, data, fds = channel.receive(client.sock)
+            except BlockingIOError:
+                return
+            except OSError:
+                kind, data, fds = b"", b"", []
+            for fd in fds:
+                os.close(fd)
+            if kind:
+                self._message(client, kind, data)
+            else:
+                self._drop(client)
+
+    def _message(self, client: Client, kind: bytes, data: bytes) -> None:
+        if kind == channel.STDIN:
+            self.input += data
+            self._feed()
+        elif kind == channel.STDIN_END:
+            if not self.settings["terminal"]:
+                self._end_input()
+        elif kind == channel.RESIZE:
+            self._resize(data)
+        elif kind == channel.SIGNAL:
+            self._signal(int(data))
+            self._send(client, channel.DONE)
+        elif kind == channel.STOP:
+            signum, seconds = data.split()
+            client.waits_for_done = True
+            self._stop(int(signum), float(seconds))
+        elif kind == channel.ATTACH:
+            client.attached, client.gives_input = True, data == b"0"
+            if self.running:
+                self._send(client, channel.BEGAN)
+        elif kind in (channel.PAUSE, channel.UNPAUSE):
+            self._pause(client, kind == channel.PAUSE)
+        elif kind == channel.UPDATE:
+            self.settings.update(json.loads(data))
+            self._send(client, channel.DONE)
+
+    def broadcast(self, kind: bytes, data: str | bytes = b"", *, attached_only: bool = False) -> None:
+        """Send a message to all clients, or to those who are attached."""
+        for client in list(self.clients):
+            if client.attached or not attached_only:
+                self._send(client, kind, data)
+
+    def _send(self, client: Client, kind: bytes, data: str | bytes = b"") -> None:
+        message = kind + (data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
+        if client.backlog:
+            self._put_off(client, message)
+            return
+        try:
+            client.sock.send(message, _socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            self._put_off(client, message)
+        except OSError:
+            self._drop(client)
+
+    def _put_off(self, client: Client, message: bytes) -> None:
+        """Keep *message* until the client reads; with too much of it, let the container wait too."""
+        if not client.backlog:
+            self.epoll.modify(client.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
+        client.backlog.append(message)
+        client.backlog_size += len(message)
+        self._choke()
+
+    def _flush(self, client: Client) -> None:
+        sent = 0
+        try:
+            for message in client.backlog:
+                client.sock.send(message, _socket.MSG_NOSIGNAL)
+                sent += 1
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._drop(client)
+            return
+        client.backlog_size -= sum(map(len, client.backlog[:sent]))
+        del client.backlog[:sent]
+        if not client.backlog:
+            self.epoll.modify(client.sock.fileno(), select.EPOLLIN)
+        self._choke()
+
+    def _choke(self) -> None:
+        """Read from the container only while all clients keep up."""
+        choked = any(client.backlog_size > _MAX_BACKLOG for client in self.clients)
+        if choked != self.choked:
+            self.choked = choked
+            for fd in self.outputs:
+                self.epoll.modify(fd, 0 if choked else select.EPOLLIN)
+
+    def _drop_when_sent(self, client: Client) -> None:
+        if not client.backlog:
+            self._drop(client)
+
+    def _drop(self, client: Client) -> None:
+        if client not in self.clients:
+            return
+        self.clients.remove(client)
+        self.unwatch(client.sock.fileno())
+        client.sock.close()
+        if client is self.owner:
+            self.owner = None
+            self.finished |= self.over
+        if client.attached and client.gives_input and self.settings["stdin_once"] and not self.settings["terminal"]:
+            self._end_input()
+        self._choke()
+
+    # Input
+
+    def _feed(self) -> None:
+        """Give the program what is waiting for it; while more than a chunk waits, take no more from the clients."""
+        while self.input and self.input_fd is not None:
+            try:
+                written = os.write(self.input_fd, self.input[:CHUNK])
+            except BlockingIOError:
+                self._want_to_write(True)
+                break
+            except OSError:  # EPIPE: it reads no more; EIO: its terminal is gone
+                self.input.clear()
+                break
+            del self.input[:written]
+        if not self.input:
+            self._want_to_write(False)
+            if self.input_ended:
+                self._close_input()
+        paused = len(self.input) > 4 * CHUNK
+        for client in self.clients:
+            if client.paused != paused:
+                client.paused = paused
+                events = (0 if paused else select.EPOLLIN) | (select.EPOLLOUT if client.backlog else 0)
+                self.epoll.modify(client.sock.fileno(), events)
+
+    def _want_to_write(self, wanted: bool) -> None:
+        fd = self.input_fd
+        if fd is None:
+            return
+        if fd in self.outputs:  # a terminal: one descriptor both ways
+            self.epoll.modify(fd, (0 if self.choked else select.EPOLLIN) | (select.EPOLLOUT if wanted else 0))
+            if wanted:
+                self.handlers[fd] = lambda event: self._terminal_ready(fd, event)
+        elif wanted and fd not in self.handlers:
+            self.watch(fd, lambda _: self._feed(), select.EPOLLOUT)
+        elif not wanted:
+            self.unwatch(fd)
+
+    def _terminal_ready(self, fd: int, event: int) -> None:
+        if event & select.EPOLLOUT:
+            self._feed()
+        if event & ~select.EPOLLOUT and fd in self.outputs:
+            self._output_ready(fd, event)
+
+    def _end_input(self) -> None:
+        self.input_ended = True
+        if not self.input:
+            self._close_input()
+
+    def _close_input(self) -> None:
+        fd = self.input_fd
+        if fd is None or fd in self.outputs:
+            return
+        self.input_fd = None
+        self.unwatch(fd)
+        os.close(fd)
+
+    # What clients ask for
+
+    def _resize(self, data: bytes) -> None:
+        if self.input_fd in self.outputs:
+            rows, columns = map(int, data.split())
+            terminals.set_window_size(self.input_fd, rows, columns)
+
+    def _signal(self, signum: int) -> None:
+        if self.created and self.running:
+            try:
+                os.kill(self.created.pid, signum)  # our own child, not yet reaped: the number is still its
+            except ProcessLookupError:
+                pass
+
+    def _stop(self, signum: int, seconds: float) -> None:
+        self.stopping = True
+        self.timers.cancel("restart")
+        if not self.running:
+            if self.exit_status is not None and not self.outputs and self.state["status"] == "restarting":
+                self.record(status="exited")
+                self._finish()
+            return
+        self._signal(signum)
+        if self.paused:
+            freezer.thaw(self.created.pid)  # type: ignore[union-attr]
+            self.paused = False
+        if seconds >= 0:
+            self.timers.set("kill", seconds, lambda: self._signal(signal.SIGKILL))
+
+    def _pause(self, client: Client, pause: bool) -> None:
+        if self.running and self.created and pause != self.paused:
+            (freezer.freeze if pause else freezer.thaw)(self.created.pid)
+            self.paused = pause
+            self.record(status="paused" if pause else "running")
+        self._send(client, channel.DONE)
+
+
+def main() -> None:
+    """The helper's entry: descriptor 3 is the owner's channel; its first message is the path of the settings."""
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    owner = channel.adopt(3)
+    _, path, _ = channel.receive(owner)
+    if not path:
+        return  # the command thought better of it
+    with open(path, "rb") as file:
+        settings = json.loads(file.read())
+    with files.lock_file(os.path.join(settings["run_directory"], "monitor"), blocking=False):
+        Monitor(settings, owner).main()
+    sys.exit(0)

@@ -1,0 +1,395 @@
+"""The root file system of a container: what is mounted where, planned first and done then.
+
+It runs in the container's mount namespace, which still shows the host's tree. The image is hostile, so a destination is
+looked up inside the new root only (linux/inroot.py), the place is held by a descriptor, and the mount is attached to
+that descriptor: between looking and mounting nobody can lead us elsewhere (CVE-2021-30465). Sources are the user's own
+paths, except devices, which are checked to be the devices that they are called.
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from rootless.errors import HostUnsupported, InvalidInput, RootlessError
+from rootless.linux import files, mounts
+from rootless.linux.inroot import make_directories, open_in_root, open_parent
+from rootless.runtime.copyup import copy_up
+from rootless.spec.runtime import Config, MountOptions, parse_mount_options
+
+
+class Mount(NamedTuple):
+    """Mount a file system, or bind a host path, at *destination* in the root."""
+
+    destination: str
+    fstype: str
+    source: str
+    options: MountOptions
+
+
+class Device(NamedTuple):
+    """Bind the host's device node *path* at the same path in the root."""
+
+    path: str
+    number: tuple[int, int] | None
+
+
+class Link(NamedTuple):
+    """A symbolic link in the root, unless something is there."""
+
+    path: str
+    target: str
+
+
+class Mask(NamedTuple):
+    """Hide a file behind /dev/null, or a directory behind an empty one."""
+
+    path: str
+
+
+class ReadOnly(NamedTuple):
+    """Make a path, and what is mounted below it, read-only."""
+
+    path: str
+
+
+Operation = Mount | Device | Link | Mask | ReadOnly
+
+# proc_pid_fd(5) under the names that programs expect; config-linux.md, "Default Devices" and "/dev symbolic links".
+_LINKS = (
+    Link("/dev/fd", "/proc/self/fd"),
+    Link("/dev/stdin", "/proc/self/fd/0"),
+    Link("/dev/stdout", "/proc/self/fd/1"),
+    Link("/dev/stderr", "/proc/self/fd/2"),
+    Link("/dev/ptmx", "pts/ptmx"),
+)
+_KNOWN_DEVICES = {
+    "/dev/null": (1, 3),
+    "/dev/zero": (1, 5),
+    "/dev/full": (1, 7),
+    "/dev/random": (1, 8),
+    "/dev/urandom": (1, 9),
+    "/dev/tty": (5, 0),
+}
+# An image may not lead these elsewhere by a link (CVE-2019-19921, CVE-2026-41579).
+_ORDINARY = ("/proc", "/sys", "/dev")
+
+
+def plan(config: Config) -> list[Operation]:
+    """What to do to the root after it is mounted, in order. Masks come after sysctls are written: see plan_masks."""
+    operations: list[Operation] = []
+    has_dev = False
+    for m in config.get("mounts", ()):
+        if m["destination"] == "/":
+            continue
+        has_dev |= m["destination"] == "/dev" and m.get("type") == "tmpfs"
+        operations.append(_mount_operation(m))
+        if m["destination"] == "/dev" and has_dev:
+            operations += [Device(path, number) for path, number in _KNOWN_DEVICES.items()]
+            operations += _LINKS
+    for device in config.get("linux", {}).get("devices", ()):
+        operations.append(Device(device["path"], (device.get("major", -1), device.get("minor", -1))))
+    return operations
+
+
+def plan_masks(config: Config) -> list[Operation]:
+    """What is hidden from, or read-only for, the container's processes."""
+    linux = config.get("linux", {})
+    masks: list[Operation] = [ReadOnly(path) for path in linux.get("readonlyPaths") or ()]
+    return masks + [Mask(path) for path in linux.get("maskedPaths") or ()]
+
+
+def _mount_operation(m: Config) -> Mount:
+    options = parse_mount_options(m.get("options") or [])
+    fstype = m.get("type") or ("bind" if options.flags & mounts.MS_BIND else "none")
+    return Mount(m["destination"], fstype, m.get("source", fstype), options)
+
+
+def mount_root(config: Config, bundle: str) -> int:
+    """Mount what the configuration has for "/" at the bundle's root directory; returns an fd of the root.
+
+    Mounts that are made from now on stay in this namespace; those of the host arrive if a mount asks for it.
+    """
+    root = os.path.join(bundle, config["root"]["path"])
+    wants_slave = any(
+        option in ("slave", "rslave", "shared", "rshared")
+        for m in config.get("mounts", ())
+        for option in m.get("options") or ()
+    )
+    mounts.mount("", "/", "", mounts.MS_REC | (mounts.MS_SLAVE if wants_slave else mounts.MS_PRIVATE))
+    own = next((m for m in config.get("mounts", ()) if m["destination"] == "/"), None)
+    if own is None:
+        mounts.mount(root, root, "", mounts.MS_BIND | mounts.MS_REC)
+    else:
+        options = parse_mount_options(own.get("options") or [])
+        mount_overlay(root, options.data, options.flags)
+    return os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def mount_overlay(target: str, data: str, flags: int = 0) -> None:
+    """Mount an overlay with overlayfs's options *data* at *target*.
+
+    Options are at most a page long, and 128 layers need more: then the directories are opened, and named by the
+    numbers of their descriptors, seen from /proc/self/fd.
+    """
+    try:
+        if len(data) < 4000:
+            mounts.mount("overlay", target, "overlay", flags, data)
+            return
+        pairs = [option.partition("=") for option in data.split(",")]
+        fds: list[int] = []
+        short = []
+        for key, _, value in pairs:
+            if key in ("lowerdir", "upperdir", "workdir"):
+                opened = [os.open(p, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for p in value.split(":")]
+                fds += opened
+                value = ":".join(map(str, opened))
+            short.append(f"{key}={value}" if value else key)
+        before = os.open(".", os.O_PATH | os.O_CLOEXEC)
+        os.chdir("/proc/self/fd")
+        try:
+            mounts.mount("overlay", target, "overlay", flags, ",".join(short))
+        finally:
+            os.fchdir(before)
+            for fd in (before, *fds):
+                os.close(fd)
+    except OSError as error:
+        raise HostUnsupported(
+            f"cannot mount an overlay at {target}: {error.strerror}",
+            hint="overlayfs in a user namespace needs Linux 5.11, and a file system below the store that supports"
+            " extended attributes (not NFS, Lustre or another overlay): `rootless info` shows what was found;"
+            " --root puts the store elsewhere",
+        ) from error
+
+
+def perform(operations: list[Operation], root_fd: int, bundle: str) -> None:
+    """Do *operations* to the root. Raises RootlessError naming what could not be done."""
+    null_fd = _open_device("/dev/null", _KNOWN_DEVICES["/dev/null"])
+    try:
+        for operation in operations:
+            try:
+                match operation:
+                    case Mount():
+                        _mount(operation, root_fd, bundle)
+                    case Device():
+                        _bind_device(operation, root_fd)
+                    case Link():
+                        _link(operation, root_fd)
+                    case Mask():
+                        _mask(operation.path, root_fd, null_fd)
+                    case ReadOnly():
+                        _make_read_only(operation.path, root_fd)
+            except OSError as error:
+                raise RootlessError(f"{_describe(operation)}: {error.strerror}") from error
+    finally:
+        os.close(null_fd)
+
+
+def _describe(operation: Operation) -> str:
+    match operation:
+        case Mount():
+            return f"cannot mount {operation.source} at {operation.destination} in the container"
+        case _:
+            return f"cannot set up {operation.path} in the container"
+
+
+def _mount(operation: Mount, root_fd: int, bundle: str) -> None:
+    options = operation.options
+    if operation.fstype == "cgroup":
+        _mount_cgroup(operation, root_fd)
+    elif options.flags & mounts.MS_BIND or operation.fstype == "bind":
+        _bind(operation, root_fd, bundle)
+    else:
+        target_fd = _directory(root_fd, operation.destination)
+        try:
+            _mount_filesystem(operation, target_fd)
+        finally:
+            os.close(target_fd)
+
+
+def _mount_filesystem(operation: Mount, target_fd: int) -> None:
+    target, options = mounts.fd_path(target_fd), operation.options
+    if operation.fstype == "overlay":
+        mount_overlay(target, options.data, options.flags)
+        return
+    data = options.data
+    if operation.fstype == "devpts" and not _is_mapped(5):
+        data = ",".join(o for o in data.split(",") if not o.startswith("gid="))
+    mounts.mount(operation.source, target, operation.fstype, options.flags, data)
+
+
+def _is_mapped(gid: int) -> bool:
+    """Whether *gid* exists in this user namespace."""
+    with open("/proc/self/gid_map", encoding="ascii") as file:
+        rows = [tuple(map(int, line.split())) for line in file]
+    return any(inside <= gid < inside + count for inside, _, count in rows)
+
+
+def _bind(operation: Mount, root_fd: int, bundle: str) -> None:
+    options = operation.options
+    source_fd = os.open(os.path.join(bundle, operation.source), os.O_PATH | os.O_CLOEXEC)
+    try:
+        is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
+        target_fd = (
+            _directory(root_fd, operation.destination) if is_directory else _file(root_fd, operation.destination)
+        )
+        try:
+            if options.copy_up and is_directory:
+                copy_up(target_fd, source_fd)
+            tree_fd = mounts.open_tree(source_fd, recursive=bool(options.flags & mounts.MS_REC))
+            try:
+                mounts.mount_setattr(tree_fd, options.flags, propagation=options.propagation & ~mounts.MS_REC)
+                if options.propagation & mounts.MS_REC:
+                    propagation = options.propagation & ~mounts.MS_REC
+                    mounts.mount_setattr(tree_fd, 0, recursive=True, propagation=propagation)
+                if options.all_flags:
+                    mounts.mount_setattr(tree_fd, options.all_flags, recursive=True)
+                mounts.move_mount(tree_fd, target_fd)
+            finally:
+                os.close(tree_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def _mount_cgroup(operation: Mount, root_fd: int) -> None:
+    """cgroup2 of the container's own cgroup namespace; where the host has none to mount, an empty directory."""
+    target_fd = _directory(root_fd, operation.destination)
+    try:
+        target = mounts.fd_path(target_fd)
+        try:
+            mounts.mount("cgroup", target, "cgroup2", operation.options.flags)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EBUSY, errno.ENODEV, errno.EINVAL):
+                raise
+            mounts.mount("tmpfs", target, "tmpfs", operation.options.flags, "size=0,mode=755")
+    finally:
+        os.close(target_fd)
+
+
+def _directory(root_fd: int, destination: str) -> int:
+    """An O_PATH fd of the directory *destination* in root, made if it is missing."""
+    if os.path.normpath(destination) in _ORDINARY:
+        try:
+            fd = open_in_root(root_fd, destination, os.O_PATH | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return make_directories(root_fd, destination)
+        if not stat.S_ISDIR(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise InvalidInput(f"{destination} of the image must be an ordinary directory")
+        return fd
+    return make_directories(root_fd, destination)
+
+
+def _file(root_fd: int, destination: str) -> int:
+    """An O_PATH fd of *destination* in root, whatever it is; made as an empty file if it is missing."""
+    try:
+        return open_in_root(root_fd, destination, os.O_PATH)
+    except FileNotFoundError:
+        pass
+    os.close(make_directories(root_fd, os.path.dirname(os.path.normpath(destination)) or "/"))
+    flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
+    try:
+        os.close(open_in_root(root_fd, destination, flags | os.O_EXCL, 0o644))
+    except FileExistsError:
+        os.close(open_in_root(root_fd, destination, flags, 0o644))  # a link that leads to nothing yet
+    return open_in_root(root_fd, destination, os.O_PATH)
+
+
+def _open_device(path: str, number: tuple[int, int] | None) -> int:
+    """An O_PATH fd of the host's device node *path*, which must have the device *number* (X05)."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    status = os.fstat(fd)
+    is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
+    actual = os.major(status.st_rdev), os.minor(status.st_rdev)
+    if not is_device or (number is not None and actual != number):
+        os.close(fd)
+        raise HostUnsupported(f"{path} of this machine is not the device that it should be")
+    return fd
+
+
+def _bind_device(operation: Device, root_fd: int) -> None:
+    source_fd = _open_device(operation.path, operation.number)
+    try:
+        target_fd = _file(root_fd, operation.path)
+        try:
+            mounts.bind(source_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    finally:
+        os.close(source_fd)
+
+
+def _link(operation: Link, root_fd: int) -> None:
+    parent_fd, name = open_parent(root_fd, operation.path)
+    try:
+        os.symlink(operation.target, name, dir_fd=parent_fd)
+    except FileExistsError:
+        pass  # the image's own, or devpts' ptmx on an image without a fresh /dev
+    finally:
+        os.close(parent_fd)
+
+
+def _mask(path: str, root_fd: int, null_fd: int) -> None:
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return  # this kernel has no such file
+    try:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            flags = mounts.MS_RDONLY | mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC
+            mounts.mount("tmpfs", mounts.fd_path(fd), "tmpfs", flags, "nr_blocks=1,nr_inodes=1")
+        else:
+            mounts.bind(null_fd, fd)
+    finally:
+        os.close(fd)
+
+
+def _make_read_only(path: str, root_fd: int) -> None:
+    try:
+        fd = open_in_root(root_fd, path, os.O_PATH)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    try:
+        mounts.bind(fd, fd, recursive=True, all_flags=mounts.MS_RDONLY)
+    finally:
+        os.close(fd)
+
+
+def write_sysctls(sysctls: dict[str, str], root_fd: int) -> None:
+    """Set the container's own kernel parameters through its own, verified /proc."""
+    for name, value in sysctls.items():
+        path = "/proc/sys/" + name.replace(".", "/")
+        try:
+            fd = open_in_root(root_fd, path, os.O_WRONLY)
+            try:
+                if files.filesystem_magic(fd) != files.PROC_SUPER_MAGIC:
+                    raise RootlessError(f"{path} is not on a proc file system")
+                os.write(fd, value.encode())
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise RootlessError(f"cannot set sysctl {name} to {value}: {error.strerror}") from error
+
+
+def enter(root_fd: int) -> None:
+    """Make *root_fd* the root of this process, and let go of the host's tree."""
+    os.fchdir(root_fd)
+    mounts.pivot_root(".", ".")
+    # The old root is now mounted over the new one; taking it off leaves no way back.
+    mounts.mount("", ".", "", mounts.MS_REC | mounts.MS_SLAVE)
+    mounts.umount2(".", mounts.MNT_DETACH)
+    os.chdir("/")
+
+
+def bind_console(slave_fd: int, root_fd: int) -> None:
+    """Show the terminal at /dev/console, as config.md asks for where process.terminal is true."""
+    try:
+        target_fd = _file(root_fd, "/dev/console")
+        try:
+            mounts.bind(slave_fd, target_fd)
+        finally:
+            os.close(target_fd)
+    except OSError as error:
+        raise RootlessError(f"cannot set up /dev/console in the container: {error.strerror}") from error
