@@ -20,35 +20,60 @@ def is_tty(stream: TextIO) -> bool:
     return not stream.closed and stream.isatty()
 
 
-def terminal_width(stream: TextIO, default: int = 80) -> int:
-    """The columns of the terminal behind *stream*, or *default* where there is none or it does not know (0)."""
+def terminal_size(stream: TextIO) -> os.terminal_size:
+    """The columns and lines of the terminal behind *stream*: 80 and 24 where there is none, or it does not know (0)."""
     try:
-        return os.get_terminal_size(stream.fileno()).columns or default
+        columns, lines = os.get_terminal_size(stream.fileno())
     except (OSError, ValueError):
-        return default
+        columns = lines = 0
+    return os.terminal_size((columns or 80, lines or 24))
 
 
 def write(text: str) -> None:
-    """Write *text* to standard output: made visible line by line on a terminal, byte for byte elsewhere."""
-    _write(sys.stdout, for_stream(text, sys.stdout, lines=True))
+    """Write *text* to standard output."""
+    write_to(sys.stdout, text)
 
 
 def write_error(text: str) -> None:
-    """Write *text* to standard error, likewise. A closed standard error is nowhere to complain to."""
+    """Write *text* to standard error. A closed one is nowhere to complain to."""
     try:
-        _write(sys.stderr, for_stream(text, sys.stderr, lines=True))
+        write_to(sys.stderr, text)
     except OutputClosed:
         return
 
 
-def flush() -> None:
-    """Have standard output carry what was written. Raises OutputClosed, or OSError when the disk is full."""
+def write_to(stream: TextIO, text: str) -> None:
+    """Write *text* to *stream*: on a terminal made visible, but for newlines and tabs, elsewhere as it is."""
+    write_raw(stream, for_stream(text, stream, lines=True))
+
+
+def write_raw(stream: TextIO, text: str) -> None:
+    """Write *text*, which may steer the terminal, in the stream's encoding.
+
+    What the encoding lacks is escaped, and the bytes of names that are no UTF-8 come out as they were. Raises
+    OutputClosed.
+    """
+    encoding = stream.encoding or "utf-8"
     try:
-        sys.stdout.flush()
+        data = text.encode(encoding, "surrogateescape")
+    except UnicodeEncodeError:
+        data = text.encode(encoding, "backslashreplace")
+    try:
+        stream.flush()
+        stream.buffer.write(data)
+    except BrokenPipeError as error:
+        raise OutputClosed from error
+
+
+def flush(stream: TextIO | None = None) -> None:
+    """Have standard output, or *stream*, carry what was written. Raises OutputClosed, or OSError for a full disk."""
+    stream = stream or sys.stdout
+    try:
+        stream.flush()
     except OSError as error:
         # The buffer still holds the text: unless it can go somewhere, the interpreter's own flush at exit fails again.
         null_fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null_fd, sys.stdout.fileno())
+        os.dup2(null_fd, stream.fileno())
         os.close(null_fd)
         if isinstance(error, BrokenPipeError):
             raise OutputClosed from error
@@ -60,17 +85,3 @@ def confirm(warning: str) -> bool:
     write(f"{warning}\nAre you sure you want to continue? [y/N] ")
     flush()
     return sys.stdin.readline().strip().lower() in ("y", "yes")
-
-
-def _write(stream: TextIO, text: str) -> None:
-    """Write *text* in the stream's encoding. What the encoding lacks is escaped, never an exception."""
-    encoding = stream.encoding or "utf-8"
-    try:
-        data = text.encode(encoding, "surrogateescape")
-    except UnicodeEncodeError:
-        data = text.encode(encoding, "backslashreplace")
-    try:
-        stream.flush()
-        stream.buffer.write(data)
-    except BrokenPipeError as error:
-        raise OutputClosed from error

@@ -30,8 +30,10 @@ from rootless.cli.template_syntax import (
 from rootless.cli.template_values import (
     DECIDING,
     FUNCTIONS,
+    HEADER_FUNCTIONS,
     LONGEST_TEXT,
     MISSING,
+    Function,
     Record,
     ValueProblem,
     shown,
@@ -54,13 +56,18 @@ class Template:
 
     def render(self, document: object) -> str:
         """The text that the template makes of *document*, a value as json.loads() gives it; dicts may be Record."""
-        return _Run(self._source, self._named, document).text(self._body)
+        return _Run(self._source, self._named, document, FUNCTIONS).text(self._body)
+
+    def render_header(self, headers: dict[str, str]) -> str:
+        """The text with the name of each column for its value."""
+        return _Run(self._source, self._named, headers, HEADER_FUNCTIONS).text(self._body)
 
 
 class _Run:
     """One rendering: the variables, the text so far, and how much has been done."""
 
-    def __init__(self, source: str, named: Templates, document: object) -> None:
+    def __init__(self, source: str, named: Templates, document: object, functions: dict[str, Function]) -> None:
+        self.functions = functions
         self.source = source
         self.named = named
         self.document = document
@@ -217,7 +224,7 @@ class _Run:
         name = str(operand.value)
         if name in DECIDING:
             return self.decide(operand, arguments, dot, last)
-        function = FUNCTIONS[name]
+        function = self.functions[name]
         self.count(operand, len(arguments) + len(last), len(function.takes), bool(function.more))
         values = [self.operand(argument, dot) for argument in arguments]
         values = [None if value is MISSING else value for value in (*values, *last)]

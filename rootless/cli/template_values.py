@@ -261,9 +261,10 @@ def _position(key: object, last: int) -> int:
 # --- text
 
 
-def to_json(value: object) -> str:
-    """*value* as compact JSON, keys in the order of the document; no HTML escapes, as Docker's `json`."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+def to_json(value: object, indent: int | None = None) -> str:
+    """*value* as JSON, compact or indented, keys in the order of the document; no HTML escapes, as Docker's `json`."""
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, ensure_ascii=False, separators=separators, indent=indent)
     return _NOT_IN_JSON.sub(lambda found: _JSON_INSTEAD.get(found[0], r"\ufffd"), text)
 
 
@@ -504,3 +505,16 @@ FUNCTIONS: dict[str, Function] = {
 }
 # These two are not called but evaluated: the arguments after the one that decides are left alone.
 DECIDING = ("and", "or")
+
+# For the line of headers, where a column's name stands for its value: what cuts or changes a value leaves the name.
+HEADER_FUNCTIONS: dict[str, Function] = {
+    **FUNCTIONS,
+    "join": Function(lambda text, separator: text, ("any", "text")),
+    "json": Function(lambda value: "", ("any",)),
+    "lower": Function(str, ("text",)),
+    "pad": Function(lambda text, before, after: text, ("text", "number", "number")),
+    "split": Function(lambda text, separator: [text], ("text", "text")),
+    "title": Function(str, ("text",)),
+    "truncate": Function(lambda text, size: text, ("text", "number")),
+    "upper": Function(str, ("text",)),
+}
