@@ -1,6 +1,7 @@
 """create: from an image and options to a container that is there, and has not run yet."""
 
 import os
+from contextlib import ExitStack, nullcontext
 
 from rootless.engine import host_image
 from rootless.engine.configuration import load_configuration
@@ -31,18 +32,30 @@ def create(engine: Engine, options: ContainerOptions) -> Record:
     _check(options)
     check_network(options.network or load_configuration().network)
     engine.enter_namespace()
-    if options.image == host_image.NAME:
-        image, config = None, RuntimeConfig()
-    else:
-        image, image_config = find_image(engine, options)
-        config = image_config.config
-    container_id = random_id()
-    name = _take_name(engine, options.name, container_id)
-    try:
-        return _create(engine, options, image, config, container_id, name)
-    except BaseException:
-        engine.containers.free_name(name, container_id)
-        raise
+    with ExitStack() as held:
+        if options.image == host_image.NAME:
+            image, config = None, RuntimeConfig()
+        else:
+            image, config = _hold_image(engine, options, held)
+        container_id = random_id()
+        name = _take_name(engine, options.name, container_id)
+        try:
+            return _create(engine, options, image, config, container_id, name)
+        except BaseException:
+            engine.containers.free_name(name, container_id)
+            raise
+
+
+def _hold_image(engine: Engine, options: ContainerOptions, held: ExitStack) -> tuple[Image, RuntimeConfig]:
+    """The image, locked until *held* is left, so that nobody removes it before the container's record names it."""
+    while True:
+        image, config = find_image(engine, options)
+        lock = ExitStack()
+        lock.enter_context(engine.layout.lock(f"image.{image.id.partition(':')[2]}", shared=True))
+        if engine.images.find_id(image.id):
+            held.push(lock)
+            return image, config.config
+        lock.close()
 
 
 def _create(
@@ -120,7 +133,11 @@ def find_image(engine: Engine, options: ContainerOptions) -> tuple[Image, ImageC
     # Only now is it worth to load what speaks HTTP.
     from rootless.engine.pull import pull
 
-    image = pull(engine, parse_reference(options.image), platform=options.platform, quiet=options.quiet, announce=True)
+    reference = parse_reference(options.image).with_default_tag()
+    with options.progress() if options.progress else nullcontext() as shown:
+        if shown and image is None and options.pull == "missing":
+            shown.line(f"Unable to find image '{reference.familiar}' locally")
+        image = pull(engine, reference, platform=options.platform, progress=shown).image
     return image, engine.images.config(image)
 
 

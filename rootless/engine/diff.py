@@ -9,13 +9,14 @@ from rootless.store.containers import Record
 
 ADDED, CHANGED, DELETED = "A", "C", "D"
 _OPAQUE = "user.overlay.opaque"
+_MADE_FOR_MOUNTS = {"/dev", "/proc", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
 
 
 def diff(engine: Engine, container_id: str) -> list[tuple[str, str]]:
     """(kind, path) of every change, by path. Mount points that were only made for a mount are left out."""
     engine.enter_namespace()
     record = engine.containers.load(container_id)
-    mounted = {m["destination"] for m in record["mounts"]} | {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"}
+    mounted = {m["destination"] for m in record["mounts"]} | _MADE_FOR_MOUNTS
     changes = [
         change
         for upper, lowers, prefix in _trees(engine, record)

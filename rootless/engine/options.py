@@ -59,7 +59,6 @@ class ContainerOptions:
     init: bool = False
     platform: str = ""
     pull: str = "missing"
-    quiet: bool = False
     restart: str = "no"
     restart_retries: int = 0
     stop_signal: int | None = None
@@ -89,7 +88,7 @@ class ContainerOptions:
     log_options: tuple[tuple[str, str], ...] = ()
     health: HealthOption = HealthOption()
     cidfile: str = ""
-    window_size: tuple[int, int] = (0, 0)
+    progress: Any = None  # makes the context of an engine.pull.Progress, for an image that has to be pulled first
 
     def __init__(self, image: str, **given: Any) -> None:
         """Raises AttributeError for an option that does not exist."""

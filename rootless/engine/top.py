@@ -3,6 +3,7 @@
 import os
 import pwd
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rootless.engine.context import Engine
@@ -30,7 +31,7 @@ class Process(NamedTuple):
 
 
 # ps(1) format names -> (heading, how a process shows it)
-_COLUMNS = {
+_COLUMNS: dict[str, tuple[str, Callable[[Process], str]]] = {
     "user": ("USER", lambda p: _user(p.uid)),
     "uid": ("UID", lambda p: str(p.uid)),
     "pid": ("PID", lambda p: str(p.pid)),
@@ -49,8 +50,21 @@ _COLUMNS = {
     "ni": ("NI", lambda p: str(p.nice)),
     "etime": ("ELAPSED", lambda p: _clock(p.elapsed)),
 }
-_ALIASES = {"command": "args", "%cpu": "pcpu", "tt": "tty", "tname": "tty", "state": "stat", "s": "stat",
-            "rssize": "rss", "vsize": "vsz", "nice": "ni", "ucmd": "comm", "cputime": "time", "euid": "uid", "euser": "user"}  # fmt: skip
+_ALIASES = {
+    "%cpu": "pcpu",
+    "command": "args",
+    "cputime": "time",
+    "euid": "uid",
+    "euser": "user",
+    "nice": "ni",
+    "rssize": "rss",
+    "s": "stat",
+    "state": "stat",
+    "tname": "tty",
+    "tt": "tty",
+    "ucmd": "comm",
+    "vsize": "vsz",
+}
 _FULL = ("user", "pid", "ppid", "c", "stime", "tty", "time", "cmd")
 _AUX = ("user", "pid", "pcpu", "vsz", "rss", "tty", "stat", "stime", "time", "args")
 

@@ -8,6 +8,7 @@ EXITED; where the command goes away before the program, the program gets SIGTERM
 import json
 import os
 import select
+from typing import Any
 
 from rootless.errors import RootlessError
 from rootless.linux import processes
@@ -32,7 +33,7 @@ def main() -> None:
         _stay(pid, command)
 
 
-def _begin(request: dict[str, object], command: channel.Socket) -> int:
+def _begin(request: dict[str, Any], command: channel.Socket) -> int:
     ours, theirs = channel.pair()
     helper = os.fork()
     if helper == 0:
@@ -44,7 +45,7 @@ def _begin(request: dict[str, object], command: channel.Socket) -> int:
             request["process"],
             stdio,
             theirs,
-            die_with_parent=False,  # type: ignore[arg-type]
+            die_with_parent=False,
         )
     theirs.close()
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)

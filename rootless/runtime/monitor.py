@@ -403,7 +403,7 @@ class Monitor:
 
     def _accept(self, _event: int) -> None:
         try:
-            fd, _ = self.listener._accept()
+            fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # the typeshed lacks it
         except BlockingIOError:
             return
         self._add_client(channel.adopt(fd))

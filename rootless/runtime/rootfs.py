@@ -102,7 +102,7 @@ def plan_masks(config: Config) -> list[Operation]:
 def _mount_operation(m: Config) -> Mount:
     options = parse_mount_options(m.get("options") or [])
     fstype = m.get("type") or ("bind" if options.flags & mounts.MS_BIND else "none")
-    return Mount(m["destination"], fstype, m.get("source", fstype), options)
+    return Mount(m["destination"], fstype, m.get("source") or fstype, options)
 
 
 def mount_root(config: Config, bundle: str) -> int:

@@ -1,0 +1,266 @@
+"""ps, and container prune: the containers as rows."""
+
+import os
+import time
+
+from rootless.cli import streams
+from rootless.cli.command import NO_ARGUMENTS, Options, command, flag, number, text, values
+from rootless.cli.filters import (
+    Filters,
+    bool_value,
+    collect_filters,
+    exit_codes,
+    match_id,
+    match_labels,
+    match_labels_filters,
+    match_name,
+    one_of_filter,
+    one_value,
+    parse_filter,
+    time_window,
+)
+from rootless.cli.opening import engine_of
+from rootless.cli.table import ellipsis, print_list, short_id
+from rootless.cli.time_values import ago, human_duration, local_time
+from rootless.cli.values import human_size
+from rootless.engine.context import Engine
+from rootless.engine.listing import Listed, list_containers, size_on_disk
+from rootless.engine.logs import nanoseconds
+from rootless.engine.remove import remove
+from rootless.errors import Conflict, InvalidInput, NotFound
+
+_HEADERS = {
+    "ID": "CONTAINER ID",
+    "Image": "IMAGE",
+    "Command": "COMMAND",
+    "CreatedAt": "CREATED AT",
+    "RunningFor": "CREATED",
+    "Status": "STATUS",
+    "State": "STATE",
+    "Ports": "PORTS",
+    "Names": "NAMES",
+    "Size": "SIZE",
+    "Labels": "LABELS",
+    "Mounts": "MOUNTS",
+    "LocalVolumes": "LOCAL VOLUMES",
+    "Networks": "NETWORKS",
+}
+_COLUMNS = ("ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names")
+_FILTERS = (
+    "ancestor",
+    "before",
+    "exited",
+    "health",
+    "id",
+    "is-task",
+    "label",
+    "name",
+    "network",
+    "since",
+    "status",
+    "volume",
+)
+_STATES = ("created", "running", "paused", "restarting", "removing", "exited", "dead")
+_HEALTH = ("none", "starting", "healthy", "unhealthy")
+_COMMAND_WIDTH = 20
+
+
+class PsOptions(Options):
+    """The options of ps."""
+
+    all: bool = flag("-a", "--all", help="Show all containers (default shows just running)")
+    filter: list[tuple[str, str]] = values(
+        "-f", "--filter", parse=parse_filter, metavar="filter", help="Filter output based on conditions provided"
+    )
+    format: str = text("--format", help="Format output: 'table', 'table TEMPLATE', 'json', or a Go template")
+    last: int = number("-n", "--last", default=-1, help="Show n last created containers (includes all states)")
+    latest: bool = flag("-l", "--latest", help="Show the latest created container (includes all states)")
+    no_trunc: bool = flag("--no-trunc", help="Don't truncate output")
+    quiet: bool = flag("-q", "--quiet", help="Only display container IDs")
+    size: bool = flag("-s", "--size", help="Display total file sizes")
+
+
+@command(
+    "ps",
+    "",
+    PsOptions,
+    NO_ARGUMENTS,
+    examples="""
+        All containers, also those that have ended:
+            $ {path} --all
+        The names of what uses an image, for a script:
+            $ {path} --filter ancestor=debian --format '{{.Names}}'
+    """,
+)
+def ps(options: PsOptions) -> None:
+    """List containers"""
+    engine = engine_of(options)
+    filters = collect_filters(options.filter, _FILTERS)
+    listed = list_containers(engine)
+    wanted = [c for c in listed if matches(engine, c, filters, listed)]
+    count = 1 if options.latest else options.last
+    if count > 0:
+        wanted = wanted[:count]
+    elif not options.all and not {"status", "exited", "health"} & filters.keys():
+        wanted = [c for c in wanted if c.is_live]
+    if options.quiet and not options.format:
+        streams.write("".join(f"{_id(c, options.no_trunc)}\n" for c in wanted))
+        return
+    show_size = options.size or ".Size" in options.format
+    if show_size:
+        engine.enter_namespace()
+    rows = [_row(engine, c, options.no_trunc, show_size) for c in wanted]
+    columns = (*_COLUMNS, "Size") if options.size else _COLUMNS
+    print_list(rows, headers=_HEADERS, columns=columns, form=options.format)
+
+
+def _id(listed: Listed, full: bool) -> str:
+    identifier = str(listed.record["id"])
+    return identifier if full else short_id(identifier)
+
+
+def _row(engine: Engine, listed: Listed, full: bool, with_size: bool) -> dict[str, object]:
+    record = listed.record
+    now = time.time_ns()
+    words = " ".join(listed.command)
+    volumes = [m["name"] for m in record["mounts"] if m["name"]]
+    row: dict[str, object] = {
+        "ID": _id(listed, full),
+        "Image": record["image"],
+        "Command": f'"{words if full else ellipsis(words, _COMMAND_WIDTH)}"',
+        "CreatedAt": local_time(listed.created),
+        "RunningFor": ago(listed.created, now),
+        "Status": status(listed, now),
+        "State": listed.state["status"],
+        "Ports": "",
+        "Names": record["name"],
+        "Labels": ",".join(f"{name}={value}" for name, value in sorted(record["labels"].items())),
+        "Mounts": ",".join(
+            (m["name"] or m["source"]) if full else ellipsis(m["name"] or m["source"], 15) for m in record["mounts"]
+        ),
+        "LocalVolumes": str(len(volumes)),
+        "Networks": record["network"],
+        "Size": "",
+    }
+    if with_size:
+        own, total = size_on_disk(engine, record)
+        row["Size"] = f"{human_size(own, 3)} (virtual {human_size(total, 3)})"
+    return row
+
+
+def status(listed: Listed, now: int) -> str:
+    """Docker's sentence: "Up 3 minutes (healthy)", "Exited (0) 2 hours ago"."""
+    state = listed.state
+    since = human_duration(now - nanoseconds(state["started_at"]))
+    match state["status"]:
+        case "created":
+            return "Created"
+        case "running":
+            health = (state["health"] or {}).get("Status")
+            note = {None: "", "starting": " (health: starting)"}.get(health, f" ({health})")
+            return f"Up {since}{note}"
+        case "paused":
+            return f"Up {since} (Paused)"
+        case "restarting":
+            return f"Restarting ({state['exit_code']}) {ago(nanoseconds(state['finished_at']), now)}"
+        case "exited":
+            ended = nanoseconds(state["finished_at"] or state["started_at"])
+            return f"Exited ({state['exit_code']}) {ago(ended, now)}"
+        case _:
+            return "Dead"
+
+
+def matches(engine: Engine, listed: Listed, filters: Filters, all_listed: list[Listed]) -> bool:
+    """Whether a container passes all *filters*. Raises InvalidInput for values that cannot be."""
+    record, state = listed.record, listed.state
+    statuses = one_of_filter(filters, "status", _STATES)
+    health = one_of_filter(filters, "health", _HEALTH)
+    codes = exit_codes(filters)
+    return (
+        match_id(filters.get("id", ()), record["id"])
+        and match_name(filters.get("name", ()), record["name"])
+        and match_labels(filters.get("label", ()), record["labels"])
+        and (not statuses or state["status"] in statuses)
+        and (not health or (state["health"] or {"Status": "none"})["Status"] in health)
+        and (not codes or (state["status"] == "exited" and state["exit_code"] in codes))
+        and ("network" not in filters or record["network"] in filters["network"])
+        and _uses_volume(listed, filters.get("volume", []))
+        and _descends(engine, listed, filters.get("ancestor", []))
+        and _within(listed, filters, all_listed)
+        and not bool_value(filters, "is-task")
+    )
+
+
+def _uses_volume(listed: Listed, wanted: list[str]) -> bool:
+    used = {text for m in listed.record["mounts"] for text in (m["name"], m["source"], m["destination"]) if text}
+    return not wanted or any(name in used or os.path.normpath(name) in used for name in wanted)
+
+
+def _descends(engine: Engine, listed: Listed, ancestors: list[str]) -> bool:
+    """Whether the container's image is one of *ancestors*, or has all the layers of one."""
+    if not ancestors:
+        return True
+    for name in ancestors:
+        if name == listed.record["image"]:
+            return True
+        try:
+            image = engine.images.find(name)
+        except (InvalidInput, Conflict):
+            continue
+        if image is None or not listed.record["image_id"]:
+            continue
+        layers = list(image.layers)
+        if image.id == listed.record["image_id"] or (layers and listed.record["layers"][: len(layers)] == layers):
+            return True
+    return False
+
+
+def _within(listed: Listed, filters: Filters, all_listed: list[Listed]) -> bool:
+    """since= and before= name other containers."""
+    for key in ("since", "before"):
+        name = one_value(filters, key)
+        if not name:
+            continue
+        other = next((c for c in all_listed if c.record["name"] == name or c.record["id"].startswith(name)), None)
+        if other is None:
+            raise NotFound(f"No such container: {name}")
+        if (listed.created <= other.created) if key == "since" else (listed.created >= other.created):
+            return False
+    return True
+
+
+class PruneOptions(Options):
+    """The options of container prune."""
+
+    filter: list[tuple[str, str]] = values(
+        "--filter", parse=parse_filter, metavar="filter", help='Provide filter values (e.g. "until=24h", "label=x")'
+    )
+    force: bool = flag("-f", "--force", help="Do not prompt for confirmation")
+
+
+@command("prune", "", PruneOptions, NO_ARGUMENTS)
+def prune(options: PruneOptions) -> int:
+    """Remove all stopped containers"""
+    filters = collect_filters(options.filter, ("label", "label!", "until"))
+    if not options.force and not streams.confirm("WARNING! This will remove all stopped containers."):
+        return 1
+    engine = engine_of(options)
+    engine.enter_namespace()
+    engine.layout.empty_trash()
+    _, until = time_window(filters, time.time_ns())
+    removed, freed = [], 0
+    for listed in list_containers(engine):
+        too_young = until is not None and listed.created > until
+        if listed.is_live or too_young or not match_labels_filters(filters, listed.record["labels"]):
+            continue
+        size = size_on_disk(engine, listed.record)[0]
+        try:
+            remove(engine, listed.record["id"], force=False, volumes=False)
+        except (Conflict, NotFound):
+            continue  # started or removed meanwhile
+        removed.append(listed.record["id"])
+        freed += size
+    if removed:
+        streams.write("Deleted Containers:\n" + "".join(f"{identifier}\n" for identifier in removed) + "\n")
+    streams.write(f"Total reclaimed space: {human_size(freed)}\n")
+    return 0

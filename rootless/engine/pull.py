@@ -1,0 +1,341 @@
+"""pull: an image from a registry into the store.
+
+    resolve ─▶ for each layer that is not here:  download ─▶ check ─▶ unpack aside ─▶ check     (layers side by side)
+               then, bottom first:               settle ─▶ rename into place
+               then:                             record the image, and let the name mean it
+
+Downloads are threads of this process, unpacking is processes (unpacking.py), so neither waits for the other. A layer
+here is locked while it is made, so that another pull waits for it instead of making it too, and a present one while
+the image has no record yet, so that nobody removes it in between. What was downloaded stays where a pull is killed, and
+the next one goes on from there.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, closing
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
+
+from rootless.engine.configuration import Configuration, load_configuration
+from rootless.engine.context import Engine
+from rootless.engine.unpacking import Workers
+from rootless.errors import CorruptData
+from rootless.linux.files import syncfs
+from rootless.registry.client import Client
+from rootless.registry.config import HostConfig, RegistryConfig
+from rootless.registry.credentials import default_credentials
+from rootless.registry.resolve import Resolved, resolve_image
+from rootless.spec.digest import ChainID, DiffID, chain_ids
+from rootless.spec.image import Descriptor, ImageConfig, parse_image_config
+from rootless.spec.platform import host_platform, parse_platform
+from rootless.spec.reference import Reference
+from rootless.store.images import Image
+from rootless.store.unpack import WhiteoutStyle, settle_implicit
+
+PARALLEL_DOWNLOADS = 4
+
+
+class Progress(Protocol):
+    """Who shows how a pull goes on. Called from any thread."""
+
+    def status(self, identifier: str, text: str) -> None:
+        """*identifier*, a layer, is in state *text*."""
+
+    def advance(self, identifier: str, done: int, total: int, text: str) -> None:
+        """And *done* of *total* bytes."""
+
+    def line(self, text: str) -> None:
+        """Something that is said once."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def status(self, identifier: str, text: str) -> None:
+        """Nothing."""
+
+    def advance(self, identifier: str, done: int, total: int, text: str) -> None:
+        """Nothing."""
+
+    def line(self, text: str) -> None:
+        """Nothing."""
+
+
+class Pulled(NamedTuple):
+    """An image that is here now, and what it took."""
+
+    image: Image
+    digest: str  # what the reference names in the registry
+    is_new: bool  # the name meant nothing, or another image, before
+
+
+class _Layer(NamedTuple):
+    """A layer of the image to pull."""
+
+    descriptor: Descriptor
+    diff_id: DiffID
+    chain_id: ChainID
+    parent: ChainID | None
+
+    @property
+    def shown(self) -> str:
+        """The id under which progress speaks of it."""
+        return self.descriptor.digest.partition(":")[2][:12]
+
+
+def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: Progress | None = None) -> Pulled:
+    """Have the image that *reference* names, for *platform* or this machine's. Raises what the registry room raises."""
+    engine.enter_namespace()
+    reference = reference.with_default_tag()
+    shown = progress or Silent()
+    wanted = parse_platform(platform) if platform else host_platform()
+    configuration = registry_configuration(load_configuration())
+    with Client(configuration, default_credentials()) as client:
+        shown.line(_pulling_from(reference))
+        resolved = resolve_image(client, reference, wanted)
+        config = _fetch_config(engine, client, reference, resolved)
+        layers = _layers(resolved, config)
+        before = engine.images.by_reference(reference)
+        with ExitStack() as locks:
+            _have_layers(engine, client, reference, layers, shown, locks)
+            image = _record(engine, reference, resolved, config, layers)
+    return Pulled(image, resolved.digest, before is None or before.id != image.id)
+
+
+def registry_configuration(configuration: Configuration) -> RegistryConfig:
+    """config.toml's registries as the client takes them."""
+    return RegistryConfig(
+        {
+            host: HostConfig(tuple(v.get("mirrors", ())), v.get("ca_file", ""), v.get("insecure", False))
+            for host, v in configuration.registries.items()
+        }
+    )
+
+
+def _pulling_from(reference: Reference) -> str:
+    what = reference.tag or reference.digest
+    repository = reference.path if reference.domain == "docker.io" else reference.name
+    return f"{what}: Pulling from {repository}"
+
+
+def _fetch_config(engine: Engine, client: Client, reference: Reference, resolved: Resolved) -> ImageConfig:
+    """The image's config, checked, in the store; the manifests that led to it as well."""
+    descriptor = resolved.manifest.config
+    data = client.fetch_config(reference, descriptor)
+    config = parse_image_config(data)
+    for document in resolved.documents:
+        engine.blobs.write(document.data)
+    engine.blobs.write(data)
+    return config
+
+
+def _layers(resolved: Resolved, config: ImageConfig) -> list[_Layer]:
+    descriptors = resolved.manifest.layers
+    if len(descriptors) != len(config.diff_ids):
+        raise CorruptData(f"the manifest has {len(descriptors)} layers, the image config {len(config.diff_ids)}")
+    chain = chain_ids(config.diff_ids)
+    parents = [None, *chain]
+    return [_Layer(*row) for row in zip(descriptors, config.diff_ids, chain, parents, strict=False)]
+
+
+def _have_layers(
+    engine: Engine, client: Client, reference: Reference, layers: list[_Layer], shown: Progress, locks: ExitStack
+) -> None:
+    """Make every layer that is missing. The locks are held until the image is recorded."""
+    missing = _lock_layers(engine, layers, shown, locks)
+    if not missing:
+        return
+    with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
+        jobs = [pool.submit(_make, engine, client, reference, layer, workers, shown) for layer in missing]
+        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+        try:
+            for job in done:
+                job.result()
+        except BaseException:
+            client.cancel()
+            raise
+        made = {layer.chain_id: job.result() for layer, job in zip(missing, jobs, strict=True)}
+    _put_in_place(engine, layers, made)
+    for layer in missing:
+        shown.status(layer.shown, "Pull complete")
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads that download. An exception in the main thread, Ctrl-C too, ends what they are at."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(PARALLEL_DOWNLOADS)
+        self._client = client
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        if kind is not None:
+            self._client.cancel()
+            self.shutdown(wait=True, cancel_futures=True)
+        super().__exit__(kind, error, trace)
+
+
+def _lock_layers(engine: Engine, layers: list[_Layer], shown: Progress, locks: ExitStack) -> list[_Layer]:
+    """Lock all layers, bottom first, so that two pulls never wait for each other; those that are missing."""
+    missing: list[_Layer] = []
+    seen: set[ChainID] = set()
+    for layer in layers:
+        if layer.chain_id in seen:
+            continue
+        seen.add(layer.chain_id)
+        if not missing and _hold_present(engine, layer, locks):
+            shown.status(layer.shown, "Already exists")
+            continue
+        lock = _layer_lock(engine, layer)
+        try:
+            locks.enter_context(lock(False))
+        except BlockingIOError:
+            shown.status(layer.shown, "Waiting")
+            locks.enter_context(lock(True))
+        if engine.layers.has(layer.chain_id):
+            shown.status(layer.shown, "Already exists")
+            continue
+        shown.status(layer.shown, "Pulling fs layer")
+        missing.append(layer)
+    return missing
+
+
+def _layer_lock(engine: Engine, layer: _Layer) -> Callable[[bool], AbstractContextManager[int]]:
+    name = f"layer.{layer.chain_id.partition(':')[2]}"
+    return lambda blocking: engine.layout.lock(name, blocking=blocking)
+
+
+def _hold_present(engine: Engine, layer: _Layer, locks: ExitStack) -> bool:
+    """Whether the layer is here, held so that nobody removes it."""
+    held = ExitStack()
+    name = f"layer.{layer.chain_id.partition(':')[2]}"
+    held.enter_context(engine.layout.lock(name, shared=True))
+    if engine.layers.has(layer.chain_id):
+        locks.push(held)
+        return True
+    held.close()
+    return False
+
+
+class _Made(NamedTuple):
+    """A layer that is unpacked aside."""
+
+    staged: str
+    answer: dict[str, Any]
+
+
+def _make(
+    engine: Engine, client: Client, reference: Reference, layer: _Layer, workers: Workers, shown: Progress
+) -> _Made:
+    """Download and unpack one layer. Raises CorruptData where it is not what the image says."""
+    size = layer.descriptor.size
+    with engine.layout.lock(f"blob.{layer.descriptor.digest.partition(':')[2]}"):
+        if not engine.blobs.has(layer.descriptor.digest):
+            _download(engine, client, reference, layer, shown)
+    shown.status(layer.shown, "Download complete")
+    staged = engine.layers.stage()
+    path = engine.blobs.path(layer.descriptor.digest)
+    answer = workers.unpack(path, staged, lambda done: shown.advance(layer.shown, done, size, "Extracting"))
+    if answer["diff_id"] != layer.diff_id:
+        raise CorruptData(
+            f"layer {layer.descriptor.digest} holds {answer['diff_id']}, and the image config says {layer.diff_id}"
+        )
+    shown.status(layer.shown, "Extracted")
+    return _Made(staged, answer)
+
+
+def _download(engine: Engine, client: Client, reference: Reference, layer: _Layer, shown: Progress) -> None:
+    descriptor = layer.descriptor
+    for mirrors in (True, False):
+        with closing(engine.blobs.open_partial(descriptor)) as sink:
+            client.fetch_blob(
+                reference,
+                descriptor,
+                sink,
+                progress=lambda done: shown.advance(layer.shown, done, descriptor.size, "Downloading"),
+                mirrors=mirrors,
+            )
+            shown.status(layer.shown, "Verifying Checksum")
+            try:
+                sink.commit()
+                return
+            except CorruptData:
+                # A resumed beginning or a mirror may be to blame: once more, from the registry and from the start.
+                if not mirrors:
+                    raise
+
+
+def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Made]) -> None:
+    """Bottom first: let implicit directories look like those below, then give the layers their names."""
+    lower: list[int] = []  # bottom first
+    try:
+        first = True
+        for layer in layers:
+            if layer.chain_id in made:
+                staged, answer = made.pop(layer.chain_id)
+                _settle(staged, answer["implicit"], lower)
+                if first:
+                    _sync(engine)  # once: it writes out all that was unpacked
+                    first = False
+                record = {
+                    "diff_id": layer.diff_id,
+                    "parent": layer.parent,
+                    "size": answer["size"],
+                    "entries": answer["entries"],
+                    "squashed": answer["squashed"],
+                    "blob": layer.descriptor.digest,
+                }
+                engine.layers.commit(staged, layer.chain_id, record)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+            lower.append(os.open(engine.layers.diff(layer.chain_id), flags))
+    finally:
+        for fd in lower:
+            os.close(fd)
+
+
+def _settle(staged: str, implicit: list[bytes], lower: list[int]) -> None:
+    if not implicit or not lower:
+        return
+    fd = os.open(os.path.join(staged, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        settle_implicit(fd, implicit, lower[::-1], whiteouts=WhiteoutStyle.OVERLAY)
+    finally:
+        os.close(fd)
+
+
+def _sync(engine: Engine) -> None:
+    fd = os.open(engine.layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def _record(
+    engine: Engine, reference: Reference, resolved: Resolved, config: ImageConfig, layers: list[_Layer]
+) -> Image:
+    manifest = resolved.documents[-1]
+    image_id = resolved.manifest.config.digest
+    digests = {f"{reference.name}@{resolved.digest}"}
+    with engine.layout.lock(f"image.{image_id.partition(':')[2]}"):
+        known = engine.images.find_id(image_id)
+        image = Image(
+            id=image_id,
+            manifest={"media_type": manifest.media_type, "digest": manifest.digest, "size": len(manifest.data)},
+            blobs=tuple(layer.descriptor.digest for layer in layers),
+            layers=tuple(layer.chain_id for layer in layers),
+            size=sum(engine.layers.load(layer.chain_id).size for layer in layers),
+            created=config.created or "",
+            repo_digests=tuple(sorted(digests | set(known.repo_digests if known else ()))),
+            added_at=known.added_at if known else time.time(),
+        )
+        engine.images.save(image)
+        if reference.tag and not reference.digest:
+            engine.images.tag(reference, image_id)
+    return image

@@ -1,0 +1,22 @@
+"""rename: another name for a container."""
+
+from rootless.engine.context import Engine
+from rootless.errors import InvalidInput
+from rootless.store.containers import check_name
+
+
+def rename(engine: Engine, container_id: str, name: str) -> None:
+    """Give the container *name*. Raises Conflict where it is taken; the container keeps its old name then.
+
+    The new name is taken before the record changes and the old one freed after, so a kill in between leaves the
+    container found by both.
+    """
+    name = check_name(name)
+    with engine.containers.lock(container_id):
+        record = engine.containers.load(container_id)
+        old = record["name"]
+        if old == name:
+            raise InvalidInput("renaming a container with the same name as its current name")
+        engine.containers.take_name(name, container_id)
+        engine.containers.save({**record, "name": name})
+        engine.containers.free_name(old, container_id)

@@ -1,0 +1,111 @@
+"""A process that unpacks layers, one after the other, so that several cores work on an image.
+
+Standard input: a JSON request a line, {"blob": path, "target": directory}. Standard output: JSON lines, {"done": bytes
+read of the blob} while it works, then {"diff_id", "size", "entries", "implicit", "recorded", "squashed"} or {"error",
+"message"}. Paths in `implicit` are base64, as names in a layer need not be text. It ends with its input. It runs as
+root of the user's namespace, which its parent has entered.
+"""
+
+import base64
+import json
+import os
+import sys
+from typing import Any
+
+from rootless.errors import RootlessError
+from rootless.store.layer_stream import LayerStream
+from rootless.store.unpack import Ids, Recorded, WhiteoutStyle, unpack_layer
+
+_REPORT_BYTES = 4 << 20
+_RECORDED = "recorded.jsonl"  # beside `diff`: what each file should be, where it could not be made so
+
+
+class _Reported:
+    """A file that tells how much of it was read."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "rb", buffering=0)
+        self._done = 0
+        self._told = 0
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        count = self._file.readinto(buffer)
+        self._count(count or 0)
+        return count
+
+    def read(self, size: int, /) -> bytes:
+        data = self._file.read(size) or b""
+        self._count(len(data))
+        return data
+
+    def _count(self, count: int) -> None:
+        self._done += count
+        if self._done - self._told >= _REPORT_BYTES:
+            self._told = self._done
+            _answer({"done": self._done})
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def main() -> None:
+    """The worker's entry."""
+    for line in sys.stdin.buffer:
+        request = json.loads(line)
+        try:
+            _answer(_unpack(request["blob"], request["target"]))
+        except RootlessError as error:
+            _answer({"error": type(error).__name__, "message": str(error)})
+        except OSError as error:
+            _answer({"error": "RootlessError", "message": f"cannot unpack a layer: {error.strerror}: {error.filename}"})
+
+
+def _unpack(blob: str, target: str) -> dict[str, Any]:
+    source = _Reported(os.open(blob, os.O_RDONLY | os.O_CLOEXEC))
+    target_fd = os.open(os.path.join(target, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with LayerStream(source) as stream:
+            unpacked = unpack_layer(stream, target_fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
+            for _ in stream:
+                pass  # the diff_id is of all bytes, those after the archive's end too
+    finally:
+        os.close(target_fd)
+        source.close()
+    if unpacked.recorded:
+        _write_recorded(os.path.join(target, _RECORDED), unpacked.recorded)
+    return {
+        "diff_id": stream.diff_id,
+        "size": unpacked.size,
+        "entries": unpacked.entries,
+        "implicit": [_encoded(path) for path in unpacked.implicit],
+        "recorded": len(unpacked.recorded),
+        "squashed": unpacked.squashed,
+    }
+
+
+def _write_recorded(path: str, recorded: list[Recorded]) -> None:
+    """A JSON object a line; bytes are base64."""
+    with open(path, "w", encoding="ascii") as file:
+        for entry in recorded:
+            document = {
+                "path": _encoded(entry.path),
+                "uid": entry.uid,
+                "gid": entry.gid,
+                "mode": entry.mode,
+                "device": entry.device,
+                "xattrs": [[_encoded(name), _encoded(value)] for name, value in entry.xattrs],
+            }
+            file.write(json.dumps(document, separators=(",", ":")) + "\n")
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _answer(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
