@@ -56,6 +56,13 @@ class Images:
             record[name] = tuple(record[name])
         return Image(**record)
 
+    def find_id(self, image_id: Digest) -> Image | None:
+        """The image of exactly that id, if it is here."""
+        try:
+            return self.load(image_id)
+        except NotFound:
+            return None
+
     def list(self) -> list[Image]:
         """All images, the newest first."""
         found = []
