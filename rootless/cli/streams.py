@@ -6,7 +6,7 @@ A reader that goes away (`rootless ps | head -1`) is no failure of ours: writing
 
 import os
 import sys
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from rootless.cli.terminal_text import for_stream
 
@@ -60,9 +60,11 @@ def write_raw(stream: TextIO, text: str) -> None:
         data = text.encode(encoding, "backslashreplace")
     try:
         stream.flush()
-        stream.buffer.write(data)
-    except BrokenPipeError as error:
-        raise OutputClosed from error
+        rest = memoryview(data)
+        while rest:  # an unbuffered stream (PYTHONUNBUFFERED) may take a part
+            rest = rest[stream.buffer.write(rest) :]
+    except OSError as error:
+        _give_up(stream, error)
 
 
 def flush(stream: TextIO | None = None) -> None:
@@ -71,13 +73,20 @@ def flush(stream: TextIO | None = None) -> None:
     try:
         stream.flush()
     except OSError as error:
-        # The buffer still holds the text: unless it can go somewhere, the interpreter's own flush at exit fails again.
-        null_fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-        os.dup2(null_fd, stream.fileno())
-        os.close(null_fd)
-        if isinstance(error, BrokenPipeError):
-            raise OutputClosed from error
-        raise
+        _give_up(stream, error)
+
+
+def _give_up(stream: TextIO, error: OSError) -> NoReturn:
+    """Raise OutputClosed where nobody reads *stream*, else *error* again.
+
+    Its buffer still holds the text: unless it can go somewhere, the interpreter's own flush at exit fails as well.
+    """
+    null_fd = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null_fd, stream.fileno())
+    os.close(null_fd)
+    if isinstance(error, BrokenPipeError):
+        raise OutputClosed from error
+    raise error
 
 
 def confirm(warning: str) -> bool:

@@ -197,17 +197,24 @@ def test_modules_in_the_current_directory_are_not_imported(tmp_path: Path) -> No
 HELP = 'from rootless.cli.main import main; main(["--help"])'
 
 
-def test_a_reader_that_went_away_is_no_error() -> None:
+# More than a stream's buffer, written before the end.
+LONG_HELP = f"from rootless.cli import main\nmain.Root.summary = lambda self, verb: 'x' * 20000\n{HELP}"
+
+
+@pytest.mark.parametrize("code", [HELP, LONG_HELP])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_went_away_is_no_error(code: str, unbuffered: str) -> None:
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
-    done = python("-c", HELP, stdout=write_fd)
+    done = python("-c", code, stdout=write_fd, PYTHONUNBUFFERED=unbuffered)
     os.close(write_fd)
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_full_disk_behind_the_output_is_one_line() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_the_output_is_one_line(unbuffered: str) -> None:
     with open("/dev/full", "wb") as full:
-        done = python("-c", HELP, stdout=full.fileno())
+        done = python("-c", HELP, stdout=full.fileno(), PYTHONUNBUFFERED=unbuffered)
     assert (done.returncode, done.stderr) == (1, "rootless: No space left on device\n")
 
 
