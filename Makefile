@@ -10,7 +10,8 @@
 # ARGS='…' goes to pytest.
 
 TARGETS := demo test test-vm bench venv
-ARGS :=
+ARGS ?=
+export ARGS
 
 .PHONY: $(TARGETS)
 
@@ -18,7 +19,7 @@ ifeq ($(shell id -u),0)
 
 $(TARGETS):
 	@tests/setup/prepare $@
-	@python3 tests/setup/as_account.py make --no-print-directory $@ ARGS='$(ARGS)'
+	@python3 tests/setup/as_account.py make --no-print-directory $@
 
 else
 

@@ -2,7 +2,7 @@
 """Usage: as_account.py COMMAND..., as root. Runs COMMAND in a copy of this tree as the account rootless-test.
 
 The copy has what git tracks and what is new; .venv in it stays from one run to the next. The environment is a fresh
-one, but for what pip needs to reach its index, and CI and ROOTLESS_*. Ends with COMMAND's exit status.
+one, but for what pip needs to reach its index, ARGS, CI and ROOTLESS_*. Ends with COMMAND's exit status.
 """
 
 import os
@@ -15,7 +15,7 @@ TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 ACCOUNT = pwd.getpwnam("rootless-test")
 COPY = os.path.join(ACCOUNT.pw_dir, "rootless")
 AS_ACCOUNT = ["runuser", "-u", ACCOUNT.pw_name, "--"]
-PASSED_ON = re.compile("CI|ROOTLESS_.*|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(https?|no)_proxy", re.IGNORECASE)
+PASSED_ON = re.compile("ARGS|CI|ROOTLESS_.*|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(https?|no)_proxy", re.IGNORECASE)
 
 
 def environment() -> dict[str, str]:

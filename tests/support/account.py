@@ -58,6 +58,8 @@ class Installation:
             "XDG_DATA_HOME": str(self.data),
             "XDG_RUNTIME_DIR": str(self.runtime),
         }
+        if "DBUS_SESSION_BUS_ADDRESS" in os.environ:  # the way to the user's systemd, where there is one
+            self.env["DBUS_SESSION_BUS_ADDRESS"] = os.environ["DBUS_SESSION_BUS_ADDRESS"]
 
     def command(self, *args: str) -> list[str]:
         """The command line of `rootless ARGS`, marked; for who starts it himself (a terminal, a pipe), with `env`."""
