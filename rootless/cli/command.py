@@ -489,7 +489,7 @@ class Command(click.Command):
         if len(names) > 1:
             formatter.write(f"\nAliases:\n  {', '.join(names)}\n")
         if self.examples:
-            formatter.write("\nExamples:\n" + _indented(self.examples.format(path=ctx.command_path)))
+            formatter.write("\nExamples:\n" + _indented(self.examples.replace("{path}", ctx.command_path)))
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The options in pflag's columns, by the alphabet."""

@@ -252,7 +252,7 @@ class RmOptions(Options):
     failure=125,
     examples="""
         Remove a running container:
-            $ {path} -f web
+            $ {path} -f web --format '{{.Names}}'
     """,
 )
 def rm(options: RmOptions) -> int | None:
@@ -279,7 +279,7 @@ Aliases:
 
 Examples:
   Remove a running container:
-      $ rootless rm -f web
+      $ rootless rm -f web --format '{{.Names}}'
 
 Options:
       --filter filter   Filter:
