@@ -15,7 +15,8 @@ TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 ACCOUNT = pwd.getpwnam("rootless-test")
 COPY = os.path.join(ACCOUNT.pw_dir, "rootless")
 AS_ACCOUNT = ["runuser", "-u", ACCOUNT.pw_name, "--"]
-PASSED_ON = re.compile("ARGS|CI|ROOTLESS_.*|PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(https?|no)_proxy", re.IGNORECASE)
+OF_PIP = "PIP_.*|SSL_CERT_.*|(REQUESTS|CURL)_CA_BUNDLE|(https?|no)_proxy"
+PASSED_ON = re.compile(f"ARGS|CI|ROOTLESS_.*|{OF_PIP}", re.IGNORECASE)
 
 
 def environment() -> dict[str, str]:
