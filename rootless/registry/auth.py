@@ -80,7 +80,8 @@ class Authenticator:
         self._lock = threading.Lock()
         self._fetching: dict[tuple[str, str], threading.Lock] = {}
         self._challenges: dict[str, Challenge] = {}  # by endpoint
-        self._tokens: dict[tuple[str, str], _Token] = {}  # by endpoint and scope
+        self._scopes: dict[tuple[str, str], str] = {}  # what a challenge asked for, by endpoint and repository
+        self._tokens: dict[tuple[str, str], _Token] = {}  # likewise
 
     def authorization(self, endpoint: Endpoint, repository: str, *, plain: bool) -> str | None:
         """The Authorization header to send, or None as long as the endpoint has not asked for any.
@@ -90,12 +91,14 @@ class Authenticator:
         challenge = self._challenges.get(endpoint.name)
         if challenge is None:
             return None
-        if challenge.scheme == "basic":
-            credential = self._credentials.find(endpoint.name, repository)
-            if credential is None or not credential.username:
-                raise Unauthorized(f"{endpoint.address} wants a user name and a password")
-            return credential.basic()
-        return f"Bearer {self._token(endpoint, repository, challenge, plain).value}"
+        try:
+            if challenge.scheme == "basic":
+                return self._basic(endpoint, repository)
+            return f"Bearer {self._token(endpoint, repository, challenge, plain).value}"
+        except RegistryFailure:
+            with self._lock:  # the next request begins anew: the registry may have changed its mind
+                self._challenges.pop(endpoint.name, None)
+            raise
 
     def learn(self, endpoint: Endpoint, repository: str, headers: Iterable[str], sent: str | None) -> bool:
         """Take in the challenges of a 401 to a request with the Authorization *sent*; tell whether to try again."""
@@ -104,11 +107,18 @@ class Authenticator:
         if challenge is None:
             return False
         with self._lock:
-            self._challenges[endpoint.name] = challenge
             key = (endpoint.name, repository)
+            self._challenges[endpoint.name] = challenge
+            self._scopes[key] = challenge.parameters.get("scope", "")
             if key in self._tokens and sent == f"Bearer {self._tokens[key].value}":
                 del self._tokens[key]
         return True
+
+    def _basic(self, endpoint: Endpoint, repository: str) -> str:
+        credential = self._credentials.find(endpoint.name, repository)
+        if credential is None or not credential.username:
+            raise Unauthorized(f"{endpoint.address} wants a user name and a password")
+        return credential.basic()
 
     def _token(self, endpoint: Endpoint, repository: str, challenge: Challenge, plain: bool) -> _Token:
         key = (endpoint.name, repository)
@@ -124,7 +134,7 @@ class Authenticator:
 
     def _fetch(self, endpoint: Endpoint, repository: str, challenge: Challenge, plain: bool) -> _Token:
         realm = check_realm(challenge.parameters.get("realm", ""), endpoint, plain=plain)
-        wanted = {"scope": challenge.parameters.get("scope") or f"repository:{repository}:pull"}
+        wanted = {"scope": self._scopes.get((endpoint.name, repository)) or f"repository:{repository}:pull"}
         if service := challenge.parameters.get("service"):
             wanted["service"] = service
         credential = self._credentials.find(endpoint.name, repository)

@@ -127,9 +127,9 @@ class Credentials:
         program = f"docker-credential-{helper}"
         try:
             status, output = _run([program, verb], message.encode(), self.helper_seconds)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # execvp(3) tells of a directory in PATH that is closed to us
             hint = "config.json says that it keeps the passwords"
-            raise RegistryFailure(f"{program} is not installed", hint=hint) from None
+            raise RegistryFailure(f"{program} is not in PATH, or not executable", hint=hint) from None
         except TimeoutError:
             raise RegistryFailure(f"{program} did not answer within {self.helper_seconds:g} seconds") from None
         except OSError as error:

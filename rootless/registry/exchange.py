@@ -83,8 +83,8 @@ class Exchange:
         for _ in range(_MAX_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return response
-            url = _next_url(response)
             response.discard()
+            url = _next_url(response)
             if _origin(url) != _origin(response.url):
                 headers.pop("Authorization", None)
             response = self._transport.send(question.method, url, headers)

@@ -2,7 +2,8 @@
 
 requests does much for its callers that must not happen with servers that are not trusted, and is kept from it here: it
 follows redirects with whatever it was given, takes passwords from ~/.netrc, keeps cookies, decodes bodies, and trusts
-its own list of authorities rather than the system's. What a redirect or a second attempt may do, client.py decides.
+its own list of authorities rather than the system's. All of that but the last is in Session.send(), which is left out:
+a Session serves to keep adapters. What a redirect or a second attempt may do, exchange.py and client.py decide.
 """
 
 import os
@@ -11,7 +12,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException
-from http.cookiejar import DefaultCookiePolicy
 from socket import EAI_NONAME, gaierror
 from typing import Any, final
 
@@ -119,13 +119,10 @@ class Transport:
             raise RegistryFailure("cancelled")
         request = requests.Request(method, url, headers={**self._headers, **headers}, data=form)
         try:
-            answer = self._session().send(
-                request.prepare(),
-                stream=True,
-                allow_redirects=False,
-                timeout=(timing.connect, timing.headers),
-                proxies=_proxies(url),
-            )
+            # Session.send() would read all of a redirect's body and follow its Location far enough to fail on it.
+            adapter = self._session().get_adapter(url)
+            timeout = (timing.connect, timing.headers)
+            answer = adapter.send(request.prepare(), stream=True, timeout=timeout, proxies=_proxies(url))
         except (requests.RequestException, HTTPError, HTTPException, OSError, UnicodeError) as error:
             raise failure_of(error, address) from None
         return Response(answer, address)
@@ -140,8 +137,6 @@ class Transport:
 
     def _new_session(self) -> requests.Session:
         session = requests.Session()
-        session.trust_env = False
-        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         session.mount("http://", _Adapter(self.watch, None))
         session.mount("https://", _Adapter(self.watch, self._context("", insecure=False)))
         for name, host in self._config.hosts.items():

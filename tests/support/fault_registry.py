@@ -122,6 +122,25 @@ class Added:
         return f"/v2/{self.repository}/blobs/{self.layer_digests[number]}"
 
 
+class MemorySink:
+    """Takes a blob into memory, beginning with what it is given as already there."""
+
+    def __init__(self, there: bytes = b"") -> None:
+        self.data = bytearray(there)
+        self.restarts = 0
+
+    @property
+    def offset(self) -> int:
+        return len(self.data)
+
+    def write(self, data: bytes, /) -> None:
+        self.data += data
+
+    def restart(self) -> None:
+        self.data.clear()
+        self.restarts += 1
+
+
 @dataclass(slots=True)
 class Answer:
     status: int
@@ -155,6 +174,7 @@ class FaultRegistry:
         self._blobs: dict[tuple[str, str], bytes] = {}
         self._spoil: list[str] = []  # what to do with the next connections
         self._connections = 0
+        self._tokens_given = 0
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -265,7 +285,7 @@ class FaultRegistry:
             self._scripts.insert(0, (pattern, list(faults), forever))
 
     def spoil_connections(self, *how: str) -> None:
-        """Treat the next connections so: "close" or "reset" at once, before any TLS; "hang" says nothing; "ok"."""
+        """Treat the next connections so: "close" or "reset" at the first byte, "hang", or "ok"."""
         with self._lock:
             self._spoil.extend(how)
 
@@ -297,7 +317,7 @@ class FaultRegistry:
             for task in left:
                 task.cancel()
             self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.run_until_complete(asyncio.sleep(0.01))  # transports close in a later turn of the loop
             self._loop.close()
 
     async def _accept(self) -> None:
@@ -314,12 +334,13 @@ class FaultRegistry:
     async def _connection(self, sock: socket.socket, number: int) -> None:
         with self._lock:
             how = self._spoil.pop(0) if self._spoil else "ok"
-        if how == "hang":
-            await asyncio.sleep(3600)
         if how != "ok":
-            if how == "reset":
-                linger_not(sock)
-            sock.close()
+            with sock:
+                await self._loop.sock_recv(sock, 1)
+                if how == "hang":
+                    await asyncio.sleep(3600)
+                elif how == "reset":
+                    linger_not(sock)
             return
         reader = asyncio.StreamReader(limit=1 << 20, loop=self._loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
@@ -333,6 +354,9 @@ class FaultRegistry:
                 pass
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client is gone
+        except asyncio.CancelledError:
+            transport.abort()
+            raise
         finally:
             writer.close()
 
@@ -491,7 +515,8 @@ class FaultRegistry:
         if self.users and not (basic and self._knows(basic)) and refresh not in self.users.values():
             return Answer(401, {}, json.dumps({"details": "incorrect username or password"}).encode())
         scope = (form or request.query).get("scope", [""])[0]
-        token = f"token-{len(self.tokens)}"
+        token = f"token-{self._tokens_given}"
+        self._tokens_given += 1
         self.tokens[token] = (scope, time.monotonic() + self.token_life)
         return Answer(200, {}, json.dumps({"token": token, "expires_in": self.token_life}).encode())
 
