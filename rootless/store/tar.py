@@ -307,7 +307,7 @@ class TarReader:
             if flag == b"S":
                 self._set_map(member, *self._old_map(block, magic))
             elif sparse:
-                self._set_map(member, *self._pax_map(sparse))
+                self._set_map(member, *self._pax_map(sparse, magic))
         elif member.size:
             # Whether content follows: GNU tar says so of all but directories and hard links, Docker of none.
             if kind is not Kind.DIRECTORY and kind is not Kind.HARD_LINK:
@@ -381,8 +381,10 @@ class TarReader:
                 raise ValueError("too long a sparse map")
         return _number(size), numbers
 
-    def _pax_map(self, records: list[tuple[bytes, bytes]]) -> tuple[int, list[int]]:
+    def _pax_map(self, records: list[tuple[bytes, bytes]], magic: bytes) -> tuple[int, list[int]]:
         """Size and map of a sparse file, in one of three versions of GNU's pax records."""
+        if not magic.startswith(_POSIX_MAGIC):
+            raise ValueError("a sparse file with pax records in an archive of another format")
         values = dict(records)
         size = _decimal(values.get(b"realsize", values.get(b"size", b"")))
         version = values.get(b"major", b"0"), values.get(b"minor", b"0")
@@ -390,12 +392,16 @@ class TarReader:
             return size, self._stored_map()
         if version not in ((b"0", b"0"), (b"0", b"1")):
             raise ValueError(f"a sparse file of version {version}")
-        if b"map" in values:
-            return size, [_decimal(number) for number in values[b"map"].split(b",")]
         keys = [key for key, _ in records if key in (b"offset", b"numbytes")]
-        if keys != [b"offset", b"numbytes"] * (len(keys) // 2):
+        if b"map" in values:
+            texts = values[b"map"].split(b",")
+        elif keys == [b"offset", b"numbytes"] * (len(keys) // 2):
+            texts = [value for key, value in records if key in (b"offset", b"numbytes")]
+        else:
             raise ValueError("a sparse map that is not in order")
-        return size, [_decimal(value) for key, value in records if key in (b"offset", b"numbytes")]
+        if len(texts) != 2 * _decimal(values.get(b"numblocks", b"")):
+            raise ValueError("a sparse map that has not as many parts as it says")
+        return size, [_decimal(text) for text in texts]
 
     def _stored_map(self) -> list[int]:
         """The map that version 1.0 puts in front of the content: a number per line, first how many pairs follow."""
@@ -478,9 +484,10 @@ def _parse_records(content: bytes) -> list[tuple[bytes, bytes]]:
         space = content.find(b" ", at, at + 10)
         end = at + _decimal(content[at:space]) if space > 0 else 0
         equals = content.find(b"=", space, end)
-        if equals < 0 or content[end - 1 : end] != b"\n" or equals == space + 1:
+        key, value, last = content[space + 1 : equals], content[equals + 1 : end - 1], content[end - 1 : end]
+        if equals < 0 or not key or b"\0" in key or last != b"\n":
             raise ValueError("a malformed record in an extended header")
-        records.append((content[space + 1 : equals], content[equals + 1 : end - 1]))
+        records.append((key, value))
         at = end
     return records
 
