@@ -11,7 +11,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from http.client import HTTPException
+from http.client import HTTPException, IncompleteRead
 from socket import EAI_NONAME, gaierror
 from typing import Any, final
 
@@ -204,6 +204,8 @@ def failure_of(error: Exception, address: str) -> RegistryFailure:
             return TemporaryFailure(f"{address}: {str(cause.strerror).lower()}", cost=cost)
         if isinstance(cause, TimeoutError):
             return TemporaryFailure(f"{address}: timed out")
+        if isinstance(cause, IncompleteRead):
+            return TemporaryFailure(f"{address}: the connection ended before the body did")
     for cause in causes:
         if isinstance(cause, OSError) and cause.errno:
             return TemporaryFailure(f"{address}: {os.strerror(cause.errno).lower()}")

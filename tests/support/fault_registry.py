@@ -428,9 +428,9 @@ class FaultRegistry:
         while True:
             for start in range(0, end, step):
                 piece = body[start : min(start + step, end)]
+                request.sent += len(piece)
                 writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece)
                 await writer.drain()
-                request.sent += len(piece)
                 if fault.drip:
                     await asyncio.sleep(fault.drip)
             if not fault.endless:
