@@ -6,6 +6,7 @@ from rootless.cli.opening import engine_of, for_each
 from rootless.cli.values import load_environment_file, parse_environment, parse_signal
 from rootless.engine import control
 from rootless.engine import run as running
+from rootless.engine.context import Engine
 from rootless.engine.exec import ExecOptions, exec_
 from rootless.engine.remove import remove
 from rootless.engine.rename import rename as rename_container
@@ -28,7 +29,7 @@ def start(options: StartOptions) -> int:
         raise HostUnsupported("checkpoints are not supported without root")
     engine = engine_of(options)
     if not (options.attach or options.interactive):
-        return for_each(options.arguments, lambda name: running.start_detached(engine, engine.containers.find(name)))
+        return _start_all(engine, options)
     if len(options.arguments) > 1:
         raise InvalidInput("you cannot start and attach multiple containers at once")
     return running.start_attached(
@@ -37,7 +38,17 @@ def start(options: StartOptions) -> int:
         detach_keys=options.detach_keys,
         proxy_signals=True,
         with_input=options.interactive,
+        prepared=options.settings.prepared,
     )
+
+
+def _start_all(engine: Engine, options: StartOptions) -> int:
+    prepared = [options.settings.prepared]  # one of them can have it
+
+    def start_one(name: str) -> None:
+        running.start_detached(engine, engine.containers.find(name), prepared.pop() if prepared else None)
+
+    return for_each(options.arguments, start_one)
 
 
 class AttachOptions(Options):
@@ -105,6 +116,7 @@ def exec_command(options: ExecCommandOptions) -> int:
             options.privileged,
             options.detach_keys,
         ),
+        options.settings.prepared,
     )
 
 

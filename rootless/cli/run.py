@@ -239,7 +239,13 @@ def run(options: RunOptions) -> int:
     """Create and run a new container from an image"""
     asked = container_options(options, detach=options.detach)
     engine = engine_of(options)
-    record, status = run_container(engine, asked, detach_keys=options.detach_keys, proxy_signals=options.sig_proxy)
+    record, status = run_container(
+        engine,
+        asked,
+        detach_keys=options.detach_keys,
+        proxy_signals=options.sig_proxy,
+        prepared=options.settings.prepared,
+    )
     if options.detach:
         streams.write(f"{record['id']}\n")
     return status

@@ -13,12 +13,11 @@ from rootless.engine.context import Engine
 from rootless.engine.run import detach_bytes, own_window
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import terminals
-from rootless.runtime import channel, sealed
+from rootless.runtime import channel
 from rootless.runtime.channel import Socket
+from rootless.runtime.prepared import EXEC, Prepared, take
 from rootless.spec.runtime import GROUPS, Config
 from rootless.store.containers import Record
-
-_HELPER = "rootless.runtime.exec_helper"
 
 
 class ExecOptions(NamedTuple):
@@ -35,7 +34,7 @@ class ExecOptions(NamedTuple):
     detach_keys: str = ""
 
 
-def exec_(engine: Engine, container_id: str, options: ExecOptions) -> int:
+def exec_(engine: Engine, container_id: str, options: ExecOptions, prepared: Prepared | None = None) -> int:
     """Run a program in the container; the exit code to pass on. Raises Conflict where it does not run or is paused."""
     keys = detach_bytes(options.detach_keys)
     if options.terminal and options.interactive and not options.detach and not os.isatty(0):
@@ -51,11 +50,10 @@ def exec_(engine: Engine, container_id: str, options: ExecOptions) -> int:
         "pid": state["pid"],
         "started": state["process_started"],
         "process": _process(record, options),
-        "terminal": options.terminal,
         "detach": options.detach,
     }
     with ExitStack() as stack:
-        session = _begin(request, options, stack)
+        session = _begin(request, options, take(prepared, EXEC).channel, stack)
         if options.detach:
             return 0
         return _Relay(session, options, keys, stack).run()
@@ -89,27 +87,31 @@ class _Session(NamedTuple):
     outputs: dict[int, int]  # ours -> the caller's
 
 
-def _begin(request: dict[str, Any], options: ExecOptions, stack: ExitStack) -> _Session:
-    ours, theirs = channel.pair()
-    stack.callback(ours.close)
-    request_fd = os.memfd_create("exec", os.MFD_CLOEXEC)
-    write_all(request_fd, json.dumps(request).encode())
-    os.lseek(request_fd, 0, os.SEEK_SET)
-    fds = {3: theirs.fileno(), 4: request_fd}
+def _begin(request: dict[str, Any], options: ExecOptions, helper: Socket, stack: ExitStack) -> _Session:
+    stack.callback(helper.close)
+    given = [os.memfd_create("exec", os.MFD_CLOEXEC)]
+    write_all(given[0], json.dumps(request).encode())
+    os.lseek(given[0], 0, os.SEEK_SET)
     stdin: int | None = None
     outputs: dict[int, int] = {}
-    if not options.terminal and not options.detach:
-        if options.interactive:
-            fds[0], stdin = os.pipe2(os.O_CLOEXEC)
+    if not options.terminal:
+        given.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+        if options.interactive and not options.detach:
+            os.close(given.pop())
+            for_program, stdin = os.pipe2(os.O_CLOEXEC)
+            given.append(for_program)
         for number in (1, 2):
-            r, fds[number] = os.pipe2(os.O_CLOEXEC)
-            outputs[r] = number
-    sealed.spawn(_HELPER, [], fds, new_session=True)
-    for fd in {fd for number, fd in fds.items() if number != 3}:
+            if options.detach:
+                given.append(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC))
+                continue
+            ours, for_program = os.pipe2(os.O_CLOEXEC)
+            outputs[ours] = number
+            given.append(for_program)
+    channel.send(helper, channel.LAUNCH, b"", tuple(given))
+    for fd in given:
         os.close(fd)
-    theirs.close()
     while True:
-        kind, text, received = channel.receive(ours)
+        kind, text, received = channel.receive(helper)
         if kind == channel.BEGAN:
             break
         if kind == channel.TERMINAL:
@@ -121,7 +123,7 @@ def _begin(request: dict[str, Any], options: ExecOptions, stack: ExitStack) -> _
             channel.raise_error(text)
         else:
             raise RootlessError("the helper of exec died")
-    return _Session(ours, stdin, outputs)
+    return _Session(helper, stdin, outputs)
 
 
 class _Relay:

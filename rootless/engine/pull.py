@@ -32,6 +32,7 @@ from rootless.spec.image import Descriptor, ImageConfig, parse_image_config
 from rootless.spec.platform import host_platform, parse_platform
 from rootless.spec.reference import Reference
 from rootless.store.images import Image
+from rootless.store.partial_blob import PartialBlob
 from rootless.store.unpack import WhiteoutStyle, settle_implicit
 
 PARALLEL_DOWNLOADS = 4
@@ -253,7 +254,7 @@ def _make(
 def _download(engine: Engine, client: Client, reference: Reference, layer: _Layer, shown: Progress) -> None:
     descriptor = layer.descriptor
     for mirrors in (True, False):
-        with closing(engine.blobs.open_partial(descriptor)) as sink:
+        with closing(_open_partial(engine, descriptor)) as sink:
             client.fetch_blob(
                 reference,
                 descriptor,
@@ -269,6 +270,10 @@ def _download(engine: Engine, client: Client, reference: Reference, layer: _Laye
                 # A resumed beginning or a mirror may be to blame: once more, from the registry and from the start.
                 if not mirrors:
                     raise
+
+
+def _open_partial(engine: Engine, descriptor: Descriptor) -> PartialBlob:
+    return PartialBlob(engine.blobs.partial_path(descriptor.digest), engine.blobs.path(descriptor.digest), descriptor)
 
 
 def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Made]) -> None:

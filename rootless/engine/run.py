@@ -12,23 +12,31 @@ from rootless.engine.control import require
 from rootless.engine.create import create
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
-from rootless.engine.start import Prepared, start
+from rootless.engine.start import start
 from rootless.errors import Conflict, InvalidInput
 from rootless.linux import terminals
 from rootless.runtime import channel
 from rootless.runtime.channel import Socket
+from rootless.runtime.prepared import MONITOR, Prepared, take
 from rootless.store.containers import Record
 
 DETACHED = 0
 
 
-def run(engine: Engine, options: ContainerOptions, *, detach_keys: str, proxy_signals: bool) -> tuple[Record, int]:
+def run(
+    engine: Engine,
+    options: ContainerOptions,
+    *,
+    detach_keys: str,
+    proxy_signals: bool,
+    prepared: Prepared | None = None,
+) -> tuple[Record, int]:
     """Create and start a container; attached, until it ends. Returns its record and the exit code to pass on."""
     keys = detach_bytes(detach_keys)
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
-    with closing(Prepared()) as monitor:
+    with closing(take(prepared, MONITOR)) as monitor:
         record = create(engine, options)
         try:
             connection = start(
@@ -100,26 +108,32 @@ def attach(engine: Engine, container_id: str, *, detach_keys: str, proxy_signals
 
 
 def start_attached(
-    engine: Engine, container_id: str, *, detach_keys: str, proxy_signals: bool, with_input: bool
+    engine: Engine,
+    container_id: str,
+    *,
+    detach_keys: str,
+    proxy_signals: bool,
+    with_input: bool,
+    prepared: Prepared | None = None,
 ) -> int:
     """start --attach: the exit code of the container."""
     keys = detach_bytes(detach_keys)
     record = engine.containers.load(container_id)
     engine.enter_namespace()
-    with closing(Prepared()) as monitor:
+    with closing(take(prepared, MONITOR)) as monitor:
         size = own_window() if record["terminal"] else (0, 0)
         connection = start(engine, record, monitor, attach=True, window_size=size)
         record = {**record, "open_stdin": record["open_stdin"] and with_input}
         return follow(engine, record, connection, keys, proxy_signals=proxy_signals)
 
 
-def start_detached(engine: Engine, container_id: str) -> None:
+def start_detached(engine: Engine, container_id: str, prepared: Prepared | None = None) -> None:
     """start: returns as soon as the program runs; a container that runs already is well."""
     record = engine.containers.load(container_id)
     if engine.containers.state(container_id)["status"] in ("running", "paused"):
         return
     engine.enter_namespace()
-    with closing(Prepared()) as monitor:
+    with closing(take(prepared, MONITOR)) as monitor:
         start(engine, record, monitor, attach=False)
 
 

@@ -4,34 +4,15 @@ import json
 import os
 import time
 
-from rootless.engine import bundle
+from rootless.engine import auto_remove, bundle
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import files, processes
-from rootless.runtime import channel, sealed
+from rootless.runtime import channel
 from rootless.runtime.channel import Socket
+from rootless.runtime.prepared import Prepared
 from rootless.runtime.user_namespace import SINGLE, why_single
 from rootless.store.containers import LIVE, Record
-
-_MONITOR = "rootless.runtime.monitor"
-
-
-class Prepared:
-    """A monitor that was started ahead of time, and does not know its container yet.
-
-    Its interpreter starts while the command looks for the image; whoever made it gives it a container or closes it.
-    """
-
-    __slots__ = ("channel", "pid")
-
-    def __init__(self) -> None:
-        self.channel, theirs = channel.pair()
-        self.pid = sealed.spawn(_MONITOR, [], {3: theirs.fileno()}, new_session=True)
-        theirs.close()
-
-    def close(self) -> None:
-        """Let it go; without a container it ends."""
-        self.channel.close()
 
 
 def start(
@@ -60,7 +41,7 @@ def start(
         if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
             raise InvalidInput("--init needs a pid namespace of the container's own")
         _write(os.path.join(directory, "config.json"), config)
-        settings = _settings(record, state, directory, run_directory)
+        settings = _settings(engine, record, state, directory, run_directory)
         path = os.path.join(run_directory, "settings.json")
         _write(path, settings)
         connection = monitor.channel
@@ -77,7 +58,7 @@ def _write(path: str, document: Record) -> None:
     files.replace_file(path, json.dumps(document, separators=(",", ":")).encode(), durable=False)
 
 
-def _settings(record: Record, state: Record, directory: str, run_directory: str) -> Record:
+def _settings(engine: Engine, record: Record, state: Record, directory: str, run_directory: str) -> Record:
     """What the monitor needs to know (monitor.py)."""
     log = record["log"]
     options = log["options"]
@@ -103,10 +84,7 @@ def _settings(record: Record, state: Record, directory: str, run_directory: str)
         "stop_signal": record["stop_signal"],
         "stop_timeout": record["stop_timeout"],
         "health": _health_settings(record),
-        "at_end": sealed.command("rootless.engine.auto_remove", third_party=True)
-        + [record["id"], os.path.dirname(os.path.dirname(directory)), os.path.dirname(os.path.dirname(run_directory))]
-        if record["auto_remove"]
-        else None,
+        "at_end": auto_remove.arguments(engine, record["id"]) if record["auto_remove"] else None,
     }
 
 

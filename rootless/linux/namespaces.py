@@ -1,11 +1,12 @@
 """Namespaces: leaving, joining and making them, and the id maps of a user namespace. namespaces(7)."""
 
+import _socket  # the C half of `socket`: one call does not pay for the import of the rest
 import ctypes
 import errno
 import fcntl
 import os
 
-from rootless.linux.libc import NR_CLONE, check, libc, syscall
+from rootless.linux.libc import NR_CLONE, NR_KEYCTL, check, libc, syscall
 
 # <linux/sched.h>
 CLONE_NEWNS = 0x00020000
@@ -97,8 +98,6 @@ def _write(path: str, value: str) -> None:
 
 def bring_up_loopback() -> None:
     """Set `lo` of this network namespace up: SIOCSIFFLAGS, netdevice(7)."""
-    import _socket  # the C half of `socket`: one call does not pay for the import of the rest
-
     s = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:
         request = b"lo".ljust(16, b"\0") + (0x1 | 0x40).to_bytes(2, "little") + bytes(22)  # IFF_UP | IFF_RUNNING
@@ -109,8 +108,6 @@ def bring_up_loopback() -> None:
 
 def new_session_keyring() -> None:
     """Leave the caller's session keyring for a new, empty one: keyctl(2), KEYCTL_JOIN_SESSION_KEYRING."""
-    from rootless.linux.libc import NR_KEYCTL
-
     try:
         syscall(NR_KEYCTL, "keyctl", 1, ctypes.c_char_p(b"_ses"))
     except OSError as error:

@@ -1,8 +1,9 @@
 """The process between `exec` and the program that it runs: it enters the container, and stays as the program's parent.
 
-Started sealed by the command, with the program's pipes as 0, 1 and 2, a channel as 3, and what to run as JSON in 4:
-{"pid", "started", "process", "terminal", "detach"}. It answers TERMINAL with the master of a terminal, BEGAN, and
-EXITED; where the command goes away before the program, the program gets SIGTERM.
+Started by the command (prepared.py), with a channel as descriptor 3. The first message, LAUNCH, brings descriptors:
+what to run, as JSON {"pid", "started", "process", "detach"}, and the program's stdin, stdout and stderr, or none of
+these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the command goes away
+before the program, the program gets SIGTERM.
 """
 
 import json
@@ -21,10 +22,13 @@ def main() -> None:
     """The helper's entry."""
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     command = channel.adopt(3)
-    with open(4, "rb") as file:
+    kind, _, fds = channel.receive(command)
+    if kind != channel.LAUNCH:
+        return  # the command thought better of it
+    with open(fds[0], "rb") as file:
         request = json.loads(file.read())
     try:
-        pid = _begin(request, command)
+        pid = _begin(request, (fds[1], fds[2], fds[3]) if len(fds) > 1 else None, command)
     except RootlessError as error:
         channel.send_error(command, error)
         return
@@ -33,24 +37,15 @@ def main() -> None:
         _stay(pid, command)
 
 
-def _begin(request: dict[str, Any], command: channel.Socket) -> int:
+def _begin(request: dict[str, Any], stdio: tuple[int, int, int] | None, command: channel.Socket) -> int:
     ours, theirs = channel.pair()
     helper = os.fork()
     if helper == 0:
         ours.close()
-        stdio = None if request["terminal"] else (0, 1, 2)
-        joining.join(
-            request["pid"],
-            request["started"],
-            request["process"],
-            stdio,
-            theirs,
-            die_with_parent=False,
-        )
+        joining.join(request["pid"], request["started"], request["process"], stdio, theirs, die_with_parent=False)
     theirs.close()
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)  # the pipes are the program's alone: their ends are its end
+    for fd in stdio or ():
+        os.close(fd)  # they are the program's alone: their ends are its end
     forked = forking.await_child(helper, ours, b"", lambda text: channel.send(command, channel.WARNING, text))
     if forked.terminal_fd is not None:
         channel.send(command, channel.TERMINAL, b"", (forked.terminal_fd,))

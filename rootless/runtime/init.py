@@ -146,7 +146,8 @@ def execute(
     processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
     _change_directory(process.get("cwd") or "/")
     # Nothing but 0, 1 and 2 survives execve(2): the channel is close-on-exec, and its end tells the parent of success.
-    os.dup2(to_parent.fileno(), 3, inheritable=False)
+    if to_parent.fileno() != 3:
+        os.dup2(to_parent.fileno(), 3, inheritable=False)
     processes.close_from(4)
     if process.get("init"):
         _stay_as_init(channel_fd=3)

@@ -17,17 +17,17 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 from rootless.errors import RootlessError
-from rootless.linux import files, processes, terminals
+from rootless.linux import files, terminals
 from rootless.runtime import channel, container, freezer
 from rootless.runtime.channel import Socket
 from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
+from rootless.runtime.launcher import Launcher
 
 CHUNK = 32 << 10
 _MAX_BACKLOG = 1 << 20  # bytes for one client, before the container has to wait
@@ -86,8 +86,9 @@ class Timers:
 class Monitor:
     """See the module."""
 
-    def __init__(self, settings: dict[str, Any], owner: Socket) -> None:
+    def __init__(self, settings: dict[str, Any], owner: Socket, launcher: Launcher) -> None:
         self.settings = settings
+        self.launcher: Launcher | None = launcher
         self.directory: str = settings["directory"]
         self.run_directory: str = settings["run_directory"]
         self.epoll = select.epoll()
@@ -181,8 +182,9 @@ class Monitor:
     def _start(self) -> None:
         """Make and start the container; failure at the first start goes to the command, later ones count as an end."""
         stdio, ours = self._make_stdio()
+        launcher, self.launcher = self.launcher or Launcher(), None
         try:
-            created = container.create(self.settings["bundle"], stdio, self.warn)
+            created = container.create(launcher, self.settings["bundle"], stdio, self.warn)
         except RootlessError as error:
             for fd in ours.values():
                 os.close(fd)
@@ -619,9 +621,8 @@ class Monitor:
         self._send(client, channel.DONE)
 
 
-def main() -> None:
-    """The helper's entry: descriptor 3 is the owner's channel; its first message is the path of the settings."""
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+def main(launcher: Launcher) -> None:
+    """Be the monitor of the container that the owner, at descriptor 3, names by the path of its settings."""
     owner = channel.adopt(3)
     _, path, _ = channel.receive(owner)
     if not path:
@@ -629,5 +630,4 @@ def main() -> None:
     with open(path, "rb") as file:
         settings = json.loads(file.read())
     with files.lock_file(os.path.join(settings["run_directory"], "monitor"), blocking=False):
-        Monitor(settings, owner).main()
-    sys.exit(0)
+        Monitor(settings, owner, launcher).main()

@@ -1,15 +1,20 @@
-"""Starting a helper of ours in a fresh interpreter that a container cannot write to.
+"""Starting a helper of ours so that a container cannot write to the interpreter it runs in.
 
 A helper that enters a container is reachable from it as /proc/PID/exe; an interpreter that the user owns (venv, pyenv)
-could be overwritten through that (CVE-2019-5736). So the helper runs from a read-only mount of the interpreter, which
-exists only in a mount namespace of the helper's own: a write through it answers EROFS, and a remount needs a capability
-in that namespace. The helper gets an empty environment, no descriptors but those named, and imports nothing from the
-current directory (-I) or through .pth files (-S).
+could be overwritten through that (CVE-2019-5736). Where it is the user's, the helper runs from a read-only mount of the
+interpreter, which exists only in a mount namespace of the helper's own: a write through it answers EROFS, and a remount
+needs a capability in that namespace. Where it is not the user's, as with a distribution's Python, nobody in the user's
+namespace can write to it anyway, and the helper is a plain fork, which saves the start of an interpreter.
+
+Either way the helper has an empty environment, no descriptors but those named, `/` for a working directory, and is not
+dumpable, so that nobody below looks into its memory.
 """
 
 import fcntl
+import gc
 import os
 import sys
+from importlib import import_module
 
 import rootless
 from rootless.errors import HostUnsupported
@@ -26,30 +31,35 @@ def command(module: str, *, third_party: bool = False) -> list[str]:
     return [INTERPRETER, "-I", "-S", "-c", code]
 
 
-def spawn(module: str, arguments: list[str], fds: dict[int, int], *, new_session: bool = False) -> int:
-    """Run `main()` of *module* with sys.argv[1:] = *arguments*; returns the pid.
+def spawn(module: str, channel_fd: int) -> int:
+    """Run `main()` of *module* in a process and a session of its own, with *channel_fd* as descriptor 3; the pid.
 
-    *fds* says which descriptor of ours (value) the helper gets as which (key); of 0, 1 and 2 those not named are
-    /dev/null. The caller must be root of the user's namespace, and single-threaded.
+    0, 1 and 2 are /dev/null. The caller must be root of the user's namespace, and single-threaded.
     """
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    wanted = {0: null, 1: null, 2: null} | fds
     pid = os.fork()
     if pid:
-        os.close(null)
         return pid
     try:
-        if new_session:
-            os.setsid()
-        _place(wanted)
-        seal()
-        processes.close_from(max(wanted) + 1)
+        os.setsid()
+        _place(channel_fd)
         os.chdir("/")
-        os.execve(INTERPRETER, [*command(module), *arguments], {})
+        if is_users():
+            seal()
+            os.execve(INTERPRETER, command(module), {})
+        os.environ.clear()
+        gc.enable()
+        import_module(module).main()
+        os._exit(0)
     except BaseException as error:
-        os.write(2, f"rootless: cannot start {module}: {error}\n".encode())
+        if not isinstance(error, SystemExit):
+            sys.excepthook(*sys.exc_info())
     finally:
         os._exit(125)
+
+
+def is_users() -> bool:
+    """Whether the user, who is root here, could write to the interpreter's file."""
+    return os.stat(INTERPRETER).st_uid == os.geteuid() or os.access(INTERPRETER, os.W_OK)
 
 
 def seal() -> None:
@@ -64,9 +74,11 @@ def seal() -> None:
         raise HostUnsupported(f"cannot mount the interpreter read-only: {error}") from error
 
 
-def _place(wanted: dict[int, int]) -> None:
-    """dup2 each descriptor to its number, without one overwriting another that is still needed."""
-    above = max(*wanted, *wanted.values()) + 1
-    moved = {target: fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, above) for target, source in wanted.items()}
-    for target, source in moved.items():
-        os.dup2(source, target, inheritable=True)
+def _place(channel_fd: int) -> None:
+    """Leave open nothing but /dev/null as 0, 1 and 2, and the channel as 3."""
+    channel_fd = fcntl.fcntl(channel_fd, fcntl.F_DUPFD_CLOEXEC, 4)
+    null_fd = fcntl.fcntl(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), fcntl.F_DUPFD_CLOEXEC, 4)
+    for target in (0, 1, 2):
+        os.dup2(null_fd, target)
+    os.dup2(channel_fd, 3)
+    processes.close_from(4)

@@ -4,7 +4,6 @@ Every digest that comes from outside goes through parse_digest before it becomes
 grammar is that of image-spec descriptor.md, narrowed to its two registered algorithms with their exact lengths.
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import NewType, Protocol
 
@@ -42,11 +41,15 @@ def parse_digest(text: str, what: str = "digest") -> Digest:
 
 def digest_of(data: bytes) -> Digest:
     """The sha256 digest of *data*."""
+    import hashlib  # loading OpenSSL takes milliseconds, which commands that hash nothing need not wait
+
     return Digest("sha256:" + hashlib.sha256(data).hexdigest())
 
 
 def new_hash(digest: Digest) -> Hash:
     """A fresh hash object of the algorithm that *digest* names."""
+    import hashlib
+
     return hashlib.sha512() if digest.startswith("sha512:") else hashlib.sha256()
 
 

@@ -1,6 +1,5 @@
 """Images by id (the digest of the config, as in Docker), and the names that lead to them."""
 
-import hashlib
 import os
 from typing import Any, NamedTuple
 
@@ -9,7 +8,7 @@ from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import MAX_CONFIG_SIZE, ImageConfig, parse_image_config
 from rootless.spec.reference import Reference, parse_reference
 from rootless.store.blobs import Blobs
-from rootless.store.layout import Layout, load_record, save_record
+from rootless.store.layout import Layout, load_record, quote, save_record
 
 
 class Image(NamedTuple):
@@ -38,9 +37,7 @@ class Images:
         return self._layout.path("images", f"{image_id.partition(':')[2]}.json")
 
     def _tag_path(self, reference: Reference) -> str:
-        # A name may have slashes and be longer than a file's name may.
-        name = hashlib.sha256(str(reference).encode()).hexdigest()
-        return self._layout.path("tags", f"{name}.json")
+        return self._layout.path("tags", f"{quote(str(reference))}.json")
 
     def save(self, image: Image) -> None:
         """Record an image, whose blobs and layers are all there."""

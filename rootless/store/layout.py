@@ -5,7 +5,7 @@
       blobs/sha256/HEX        as downloaded                         locks/NAME
       blobs/partial/HEX       downloads that are not complete       containers/ID/{monitor,attach,init,settings.json}
       layers/HEX/{diff,layer.json}      by chain_id
-      images/HEX.json  tags/HEX.json    records
+      images/HEX.json  tags/NAME.json   records
       containers/ID/…  names/NAME -> ID
       volumes/NAME/{data,volume.json}
       trash/                  renamed here, then removed: what is left of a removal that was killed
@@ -24,6 +24,7 @@ from rootless.linux import files
 from rootless.linux.removal import remove_tree
 
 FORMAT = "1"
+_LONGEST_NAME = 200  # of the 255 bytes that a file's name may have: ".json" and what is written aside need some
 _DIRECTORIES = ("blobs", "blobs/sha256", "blobs/partial", "layers", "images", "tags", "containers", "names", "volumes")
 
 
@@ -100,6 +101,17 @@ class Layout:
         for name in os.listdir(self.path("trash")):
             if not os.path.exists(f"/proc/{name.partition('.')[0]}"):
                 remove_path(self.path("trash", name))
+
+
+def quote(text: str) -> str:
+    """*text* as a single file name, still readable; a digest where it would be too long for one."""
+    quoted = text.replace("%", "%25").replace("/", "%2F")
+    if len(os.fsencode(quoted)) <= _LONGEST_NAME:
+        return quoted
+    # OpenSSL costs some ms to load, and few names are so long.
+    import hashlib
+
+    return f"%{hashlib.sha256(os.fsencode(text)).hexdigest()}"
 
 
 def remove_path(path: str) -> None:

@@ -1,0 +1,38 @@
+"""Where a user's things belong: XDG base directories, and a private place for sockets where the session gives none."""
+
+import os
+
+from rootless.linux.files import private_directory
+
+
+def home() -> str:
+    """The user's home directory."""
+    return os.environ.get("HOME") or os.path.expanduser("~")
+
+
+def data_home() -> str:
+    """Where data that lasts is kept."""
+    return os.environ.get("XDG_DATA_HOME") or os.path.join(home(), ".local", "share")
+
+
+def runtime_directory() -> str:
+    """Our directory for sockets and locks, mode 0700: below XDG_RUNTIME_DIR, where that would be, or below /tmp.
+
+    Raises PermissionError where it is not, or cannot be made, ours alone (F02).
+    """
+    path = os.path.join(_session_directory(), "rootless")
+    private_directory(path)
+    return path
+
+
+def _session_directory() -> str:
+    given = os.environ.get("XDG_RUNTIME_DIR", "")
+    if given and os.path.isabs(given) and os.path.isdir(given):
+        return given
+    uid = os.getuid()
+    usual = f"/run/user/{uid}"
+    if os.access(usual, os.W_OK | os.X_OK):
+        return usual
+    path = f"/tmp/rootless-{uid}"
+    private_directory(path)
+    return path

@@ -1,0 +1,71 @@
+"""The fork that becomes a container's first process, or makes it: forked early, so that it is ready when it is needed.
+
+The monitor forks it before anything else. It loads what mounting and JSON take, which the monitor then does without for
+the rest of its life, and waits for a bundle. Of no further use to the monitor after that; for the next start of the
+container there is another one.
+"""
+
+import os
+
+from rootless.linux import namespaces, processes
+from rootless.runtime import channel
+from rootless.runtime.channel import Socket
+
+_CLONE_PARENT = 0x8000
+
+
+class Launcher:
+    """A launcher that waits, from the side of the monitor."""
+
+    __slots__ = ("channel", "pid")
+
+    def __init__(self) -> None:
+        self.channel, theirs = channel.pair()
+        self.pid = os.fork()
+        if self.pid == 0:
+            self.channel.close()
+            _wait_for_bundle(theirs)
+        theirs.close()
+
+    def launch(self, bundle: str, stdio: tuple[int, int, int] | None) -> None:
+        """Have it make the container of *bundle*: see container.py for what it says from then on."""
+        channel.send(self.channel, channel.LAUNCH, bundle, stdio or ())
+
+
+def _only(sock: Socket) -> Socket:
+    """*sock*, and no other descriptor above 2: the owner of the monitor must see its channel end with the monitor."""
+    os.dup2(sock.detach(), 3)
+    processes.close_from(4)
+    return channel.adopt(3)
+
+
+def _wait_for_bundle(to_parent: Socket) -> None:
+    """The child. Never returns."""
+    try:
+        to_parent = _only(to_parent)
+        # Here, and not at the top: in this process only.
+        import json
+
+        from rootless.runtime import init
+
+        kind, bundle, fds = channel.receive(to_parent)
+        if kind != channel.LAUNCH:
+            os._exit(0)
+        stdio = (fds[0], fds[1], fds[2]) if fds else None
+        directory = os.fsdecode(bundle)
+        with open(os.path.join(directory, "config.json"), "rb") as file:
+            config = json.loads(file.read())
+        for path, flag in init.joined_namespaces(config):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            namespaces.setns(fd, flag)
+            os.close(fd)
+        # A sibling of this process, so that the monitor is its parent, and can wait for it.
+        pid = namespaces.clone(init.clone_flags(config) | _CLONE_PARENT)
+        if pid == 0:
+            init.run(config, directory, stdio, to_parent)
+        channel.send(to_parent, channel.FORKED, str(pid))
+        os._exit(0)
+    except BaseException as error:
+        channel.send_error(to_parent, error)
+    finally:
+        os._exit(125)
