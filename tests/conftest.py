@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.account import Installation, installation
 from tests.support.debian import NoDebian
@@ -17,8 +17,11 @@ from tests.support.layout import push
 from tests.support.registry import Registry, plain_registry
 from tests.support.registry import secure_registry as serve_secure_registry
 
-# The machines that run this are slow and shared: how long an example takes says nothing about the code.
-settings.register_profile("rootless", deadline=None)
+# The machines that run this are slow and shared: how long an example takes says nothing about the code. CI tries the
+# same examples each time, so that it fails for what a change did and for nothing else.
+settings.register_profile(
+    "rootless", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("rootless")
 
 
