@@ -34,7 +34,7 @@ test: venv
 	@.venv/bin/python -m pytest $(ARGS)
 
 bench: venv
-	@.venv/bin/python -m pytest -m bench $(ARGS) tests/bench
+	@.venv/bin/python -m tests.bench $(ARGS)
 
 test-vm: venv
 	@.venv/bin/python -m tests.vm.run $(ARGS)

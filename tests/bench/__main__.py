@@ -1,0 +1,149 @@
+"""The bars: rootless against podman, same image, same machine, same run.
+
+    python -m tests.bench [NAME...]      run, exec, ps, pull, many; all of them without a name
+
+Stores lie on /dev/shm, so that the disk is not what is measured. Ends with status 1 where a bar is missed.
+"""
+
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.bench.measure import HEADING, Result, compare, quiet, timed
+from tests.bench.peer import Podman
+from tests.support.account import Installation
+from tests.support.images import layout_of
+from tests.support.layout import push
+from tests.support.registry import plain_registry
+
+_MANY = 100
+
+
+class Bench:
+    """Both programs, a registry, and the images in it."""
+
+    def __init__(self, ours: Installation, podman: Podman, images: dict[str, str]) -> None:
+        self.ours = ours
+        self.podman = podman
+        self.images = images
+
+    def run(self) -> Iterator[Result]:
+        """A container that does nothing."""
+        words = ("run", "--rm", "--net=none", self.images["busybox"], "true")
+        yield compare(
+            "run --rm --net=none busybox true",
+            lambda: self._rootless(*words),
+            lambda: self.podman.run(*words),
+            bar=0.5,
+            rounds=25,
+        )
+
+    def exec(self) -> Iterator[Result]:
+        """A command in a container that runs."""
+        words = ("exec", "bench", "true")
+        with self._running():
+            yield compare(
+                "exec true", lambda: self._rootless(*words), lambda: self.podman.run(*words), bar=0.5, rounds=25
+            )
+
+    def ps(self) -> Iterator[Result]:
+        """The list, of one container."""
+        with self._running():
+            yield compare("ps", lambda: self._rootless("ps"), lambda: self.podman.run("ps"), bar=1.0, rounds=25)
+
+    def _rootless(self, *args: str) -> None:
+        """The command alone, without the mark by which its processes are found."""
+        quiet([str(self.ours.program), *args], self.ours.env)
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[None]:
+        words = ("run", "-d", "--name", "bench", "--net=none", self.images["busybox"], "sleep", "1000")
+        self.ours.run(*words)
+        self.podman.run(*words)
+        try:
+            yield
+        finally:
+            self.ours.run("rm", "-f", "bench")
+            self.podman.run("rm", "-f", "-t", "0", "bench")
+
+    def pull(self) -> Iterator[Result]:
+        """Three layers, about 200 MB compressed, 700 MB, 10,000 files."""
+        name = self.images["big"]
+
+        def ours() -> None:
+            self._rootless("pull", "-q", name)
+
+        def theirs() -> None:
+            self.podman.run("pull", "-q", name)
+
+        times: list[tuple[float, float]] = []
+        for _ in range(5):
+            times.append((timed(ours), timed(theirs)))
+            self.ours.run("rmi", "-f", name)
+            self.podman.run("rmi", "-f", name)
+        middle = sorted(a for a, _ in times)[2], sorted(b for _, b in times)[2]
+        yield Result("pull, 3 layers, 211 MB", *middle, bar=0.5)
+
+    def many(self) -> Iterator[Result]:
+        """A hundred containers in the background, one after the other, then removed; what our helpers take."""
+        names = [f"many{n}" for n in range(_MANY)]
+        image = self.images["busybox"]
+        memory = 0.0
+
+        def ours() -> None:
+            nonlocal memory
+            for name in names:
+                self.ours.run("run", "-d", "--name", name, "--net=none", image, "sleep", "1000")
+            memory = self._helpers_memory()
+            self.ours.run("rm", "-f", *names, timeout=300)
+
+        def theirs() -> None:
+            for name in names:
+                self.podman.run("run", "-d", "--name", name, "--net=none", image, "sleep", "1000")
+            self.podman.run("rm", "-f", "-t", "0", *names)
+
+        yield compare(f"{_MANY} containers, then rm -f", ours, theirs, bar=0.6, rounds=3, warm=0)
+        yield Result("helpers' resident MiB per container", memory / _MANY / 2**20, 12.0, 1.0)
+
+    def _helpers_memory(self) -> float:
+        """Bytes resident in all processes of ours that are not the containers' programs."""
+        total = 0
+        for pid, line in self.ours.processes().items():
+            if not line.startswith("sleep"):
+                status = Path(f"/proc/{pid}/status").read_text()
+                total += next(int(row.split()[1]) * 1024 for row in status.splitlines() if row.startswith("VmRSS"))
+        return total
+
+
+def main(names: list[str]) -> int:
+    """Run the benchmarks of *names*; the exit status."""
+    if not Podman.is_here():
+        sys.exit("podman is not installed, and it is what rootless is measured against")
+    base = Path(tempfile.mkdtemp(prefix="bench", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    (base / "podman").mkdir()
+    (base / "ours").mkdir()
+    missed = False
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, base, ignore_errors=True)
+        registry = stack.enter_context(plain_registry(base / "registry"))
+        images = {name: push(layout_of(name, base), registry, name) for name in ("busybox", "big")}
+        podman = Podman(base / "podman", registry.host)
+        stack.callback(podman.close)
+        ours = Installation(base / "ours")
+        stack.callback(ours.remove)
+        bench = Bench(ours, podman, images)
+        for installed in (ours.run, podman.run):
+            installed("pull", "-q", images["busybox"])
+        print(HEADING, flush=True)
+        for name in names or ("run", "exec", "ps", "pull", "many"):
+            for result in getattr(bench, name)():
+                print(result, flush=True)
+                missed |= not result.passed
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,44 @@
+"""podman as the peer: an installation of its own in a temporary directory, without control groups, as ours is."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.bench.measure import quiet
+
+_CONTAINERS = '[containers]\ncgroups = "disabled"\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
+_STORAGE = '[storage]\ndriver = "overlay"\n'
+
+
+class Podman:
+    """podman with all its state below *directory*."""
+
+    def __init__(self, directory: Path, registry_host: str) -> None:
+        self.directory = directory
+        config = directory / "config" / "containers"
+        config.mkdir(parents=True)
+        (directory / "run").mkdir(mode=0o700)
+        (config / "containers.conf").write_text(_CONTAINERS)
+        (config / "storage.conf").write_text(_STORAGE)
+        (config / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
+        self.env = {
+            "HOME": str(directory),
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "XDG_CONFIG_HOME": str(directory / "config"),
+            "XDG_DATA_HOME": str(directory / "data"),
+            "XDG_RUNTIME_DIR": str(directory / "run"),
+        }
+
+    @staticmethod
+    def is_here() -> bool:
+        return shutil.which("podman") is not None
+
+    def run(self, *args: str) -> str:
+        """podman ARGS, which must succeed."""
+        return quiet(["podman", *args], self.env)
+
+    def close(self) -> None:
+        """End what runs, and remove everything, which takes podman's own user namespace."""
+        subprocess.run(["podman", "rm", "-af", "-t", "0"], env=self.env, capture_output=True)
+        subprocess.run(["podman", "unshare", "rm", "-rf", str(self.directory / "data")], env=self.env)
+        subprocess.run(["podman", "system", "migrate"], env=self.env, capture_output=True)  # ends its pause process
