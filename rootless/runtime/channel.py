@@ -63,6 +63,21 @@ def connect(path: str) -> Socket:
     return sock
 
 
+def listen(path: str) -> Socket:
+    """A listening socket at *path*, for its owner alone."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    sock.bind(path)
+    os.chmod(path, 0o600)
+    sock.listen(64)
+    return sock
+
+
+def accept(listener: Socket) -> Socket:
+    """The next connection. Raises BlockingIOError where *listener* does not block and there is none."""
+    fd, _ = listener._accept()  # type: ignore[attr-defined]  # the typeshed lacks it
+    return adopt(fd)
+
+
 def send(channel: Socket, kind: bytes, text: str | bytes = b"", fds: tuple[int, ...] = ()) -> None:
     """Send one message. Raises OSError (EPIPE) where the other side is gone."""
     data = kind + (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text)
@@ -70,6 +85,16 @@ def send(channel: Socket, kind: bytes, text: str | bytes = b"", fds: tuple[int, 
     if len(data) > MAX_MESSAGE:
         raise ValueError(f"a message of {len(data)} bytes")
     channel.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)
+
+
+def send_terminal(path: str, terminal_fd: int) -> None:
+    """Hand a terminal's master to whoever listens at *path*, as runc does for --console-socket."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(path)
+        sock.sendmsg([b"/dev/pts/ptmx"], [(*_RIGHTS, struct.pack("i", terminal_fd))])
+    finally:
+        sock.close()
 
 
 def receive(channel: Socket) -> tuple[bytes, bytes, list[int]]:

@@ -27,13 +27,19 @@ class Created:
         self.terminal_fd = terminal_fd
 
 
-def create(launcher: Launcher, bundle: str, stdio: tuple[int, int, int] | None, warn: Callable[[str], None]) -> Created:
+def create(
+    launcher: Launcher,
+    bundle: str,
+    stdio: tuple[int, int, int] | None,
+    warn: Callable[[str], None],
+    gate_fd: int | None = None,
+) -> Created:
     """Make the container of *bundle*; *stdio* are its descriptors, None for a terminal. A child of the caller.
 
     Raises what went wrong in it; nothing is left then.
     """
     try:
-        launcher.launch(bundle, stdio)
+        launcher.launch(bundle, stdio, gate_fd)
         forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn)
         return Created(forked.pid, launcher.channel, forked.terminal_fd)
     except BaseException:

@@ -21,10 +21,17 @@ from rootless.spec.runtime import GROUPS, Config
 _PASSWD_LIMIT = 10 << 20
 
 
-def run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_parent: channel.Socket) -> None:
-    """Become the container's process. *stdio* are its descriptors; None where it gets a terminal. Never returns."""
+Stdio = tuple[int, int, int]
+
+
+def run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Socket, gate_fd: int | None) -> None:
+    """Become the container's process. *stdio* are its descriptors; None where it gets a terminal. Never returns.
+
+    GO comes from the parent; or, where there is a *gate_fd*, a listening socket, from whoever connects there, at any
+    later time: the parent may be gone then, and does not take the container with it.
+    """
     try:
-        _run(config, bundle, stdio, to_parent)
+        _run(config, bundle, stdio, to_parent, gate_fd)
     except BaseException as error:
         try:
             channel.send_error(to_parent, error)
@@ -34,11 +41,12 @@ def run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_pare
         os._exit(125)
 
 
-def _run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_parent: channel.Socket) -> None:
+def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Socket, gate_fd: int | None) -> None:
     process = config["process"]
     isolation.no_more_imports()
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
-    processes.prctl(processes.PR_SET_PDEATHSIG, 9)
+    die_with_parent = gate_fd is None
+    processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
     os.setsid()
     namespaces.new_session_keyring()
     _set_up_namespaces(config)
@@ -57,10 +65,13 @@ def _run(config: Config, bundle: str, stdio: tuple[int, int, int] | None, to_par
     rootfs.enter(root_fd)
 
     channel.send(to_parent, channel.READY)
+    if gate_fd is not None:
+        to_parent.close()
+        to_parent = channel.accept(channel.adopt(gate_fd))
     kind, _, _ = channel.receive(to_parent)
     if kind != channel.GO:
         os._exit(125)
-    execute(process, user, stdio, to_parent)
+    execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)
 
 
 def _set_up_namespaces(config: Config) -> None:
@@ -112,7 +123,7 @@ def read_file(root_fd: int, path: str) -> bytes:
         raise InvalidInput(f"{path} of the container cannot be used: {error.strerror}") from error
 
 
-def open_terminal(process: Config, root_fd: int, to_parent: channel.Socket) -> tuple[int, int, int]:
+def open_terminal(process: Config, root_fd: int, to_parent: channel.Socket) -> Stdio:
     """A pair in the container's own devpts: the master goes to the parent, the slave is returned as stdio."""
     ptmx_fd = open_in_root(root_fd, "/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY | os.O_NOFOLLOW)
     _, master_fd, slave_fd = terminals.open_pair(ptmx_fd)
@@ -124,9 +135,7 @@ def open_terminal(process: Config, root_fd: int, to_parent: channel.Socket) -> t
     return slave_fd, slave_fd, slave_fd
 
 
-def execute(
-    process: Config, user: User, stdio: tuple[int, int, int], to_parent: channel.Socket, *, die_with_parent: bool = True
-) -> None:
+def execute(process: Config, user: User, stdio: Stdio, to_parent: channel.Socket, *, die_with_parent: bool) -> None:
     """Take on *user* and *stdio*, and execute the program. Never returns; RootlessError while nothing is closed yet."""
     arguments, environment = process["args"], build_environment(process.get("env") or (), user)
     if not arguments:
@@ -159,7 +168,7 @@ def execute(
         os._exit(error.exit_status or 125)
 
 
-def _out_of_the_way(stdio: tuple[int, int, int]) -> list[int]:
+def _out_of_the_way(stdio: Stdio) -> list[int]:
     """Duplicates above 2, so that setting one of 0, 1, 2 does not close another."""
     return [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 4) for fd in stdio]
 

@@ -27,9 +27,10 @@ class Launcher:
             _wait_for_bundle(theirs)
         theirs.close()
 
-    def launch(self, bundle: str, stdio: tuple[int, int, int] | None) -> None:
-        """Have it make the container of *bundle*: see container.py for what it says from then on."""
-        channel.send(self.channel, channel.LAUNCH, bundle, stdio or ())
+    def launch(self, bundle: str, stdio: tuple[int, int, int] | None, gate_fd: int | None = None) -> None:
+        """Have it make the container of *bundle*: see container.py for what it says from then on, init.py for gates."""
+        gate = () if gate_fd is None else (gate_fd,)
+        channel.send(self.channel, channel.LAUNCH, bundle, (*(stdio or ()), *gate))
 
 
 def _only(sock: Socket) -> Socket:
@@ -51,7 +52,9 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         kind, bundle, fds = channel.receive(to_parent)
         if kind != channel.LAUNCH:
             os._exit(0)
-        stdio = (fds[0], fds[1], fds[2]) if fds else None
+        # None, or three for stdio; one more, or one alone, is the gate.
+        stdio = (fds[0], fds[1], fds[2]) if len(fds) >= 3 else None
+        gate_fd = fds[-1] if len(fds) in (1, 4) else None
         directory = os.fsdecode(bundle)
         with open(os.path.join(directory, "config.json"), "rb") as file:
             config = json.loads(file.read())
@@ -62,7 +65,7 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         # A sibling of this process, so that the monitor is its parent, and can wait for it.
         pid = namespaces.clone(init.clone_flags(config) | _CLONE_PARENT)
         if pid == 0:
-            init.run(config, directory, stdio, to_parent)
+            init.run(config, directory, stdio, to_parent, gate_fd)
         channel.send(to_parent, channel.FORKED, str(pid))
         os._exit(0)
     except BaseException as error:

@@ -388,16 +388,13 @@ class Monitor:
     def _listen(self) -> Socket:
         directory = os.open(self.run_directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
-            listener = _socket.socket(_socket.AF_UNIX, kind)
             path = f"/proc/self/fd/{directory}/attach"  # a socket's name may have 107 bytes only
             try:
                 os.unlink(path)
             except FileNotFoundError:
                 pass
-            listener.bind(path)
-            os.chmod(path, 0o600)
-            listener.listen(64)
+            listener = channel.listen(path)
+            listener.setblocking(False)
         finally:
             os.close(directory)
         self.watch(listener.fileno(), self._accept)
@@ -405,10 +402,9 @@ class Monitor:
 
     def _accept(self, _event: int) -> None:
         try:
-            fd, _ = self.listener._accept()  # type: ignore[attr-defined]  # the typeshed lacks it
+            self._add_client(channel.accept(self.listener))
         except BlockingIOError:
             return
-        self._add_client(channel.adopt(fd))
 
     def _add_client(self, sock: Socket) -> Client:
         client = Client(sock)
