@@ -1,0 +1,377 @@
+"""info, version: what this machine allows, which rung of each ladder is in use, and what an administrator could do.
+
+Nothing is guessed from version numbers: the user's namespace is entered and an overlay is mounted, in a child process
+that ends with it. The documents have Docker's keys (Engine API: SystemInfo, SystemVersion), for the scripts that read
+them with --format, and beside those a section `Rootless` with what only rootless knows.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import pwd
+import sys
+import traceback
+from typing import Any, NamedTuple
+
+from rootless import __version__
+from rootless.engine.configuration import configuration_path, load_configuration
+from rootless.engine.context import Engine
+from rootless.engine.listing import list_containers
+from rootless.errors import HostUnsupported, RootlessError
+from rootless.linux import files, mounts, namespaces
+from rootless.runtime import user_namespace
+from rootless.runtime.jsonlog import now
+from rootless.spec.platform import host_platform
+from rootless.store.layout import remove_path
+
+# Which of Docker's API versions the documents follow. There is no daemon: it says nothing about a socket.
+API_VERSION = "1.49"
+MIN_API_VERSION = "1.44"
+
+NO_NAMESPACE = "none"  # the lowest rung, below user_namespace.RANGE and SINGLE
+NETWORKS = ("host", "none")
+_CGROUP2_SUPER_MAGIC = 0x63677270  # <linux/magic.h>
+_LIMITS = ("cpu", "memory", "pids")  # the controllers that --cpus, --memory and --pids-limit need
+_BOOT_WITH_VERSION_2 = "have root boot with systemd.unified_cgroup_hierarchy=1: version 1 cannot be delegated safely"
+_DELEGATE = (
+    "have root put `[Service]` and `Delegate=cpu cpuset io memory pids` into"
+    " /etc/systemd/system/user@.service.d/delegate.conf, run systemctl daemon-reload, and log in again"
+)
+
+
+class Probe(NamedTuple):
+    """What was found by trying. The reasons and the remedies are empty where there is nothing to better."""
+
+    rung: str  # "range", "single", "none"
+    ids: int  # how many uids are mapped
+    reason: str
+    remedy: str
+    overlay_reason: str  # why no overlay can be mounted in the store
+    overlay_remedy: str
+
+
+class Cgroups(NamedTuple):
+    """What there is of control groups, as far as reading tells."""
+
+    version: str  # "1", "2"
+    delegated: tuple[str, ...]  # the controllers in the part of the tree that is ours
+
+
+def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
+    """The document of `info`. Raises InvalidInput where config.toml cannot be read."""
+    configuration = load_configuration()
+    found, cgroups = probe(engine), find_cgroups()
+    filesystem = filesystem_of(engine.layout.root)
+    release = _os_release()
+    statuses = [listed.state["status"] for listed in list_containers(engine)]
+    running, paused = sum(s in ("running", "restarting") for s in statuses), statuses.count("paused")
+    return {
+        "ID": _identity(engine),
+        "Containers": len(statuses),
+        "ContainersRunning": running,
+        "ContainersPaused": paused,
+        "ContainersStopped": len(statuses) - running - paused,
+        "Images": len(engine.images.list()),
+        "Driver": engine.storage_driver,
+        "DriverStatus": [
+            ["Backing Filesystem", filesystem],
+            ["Supports d_type", "true"],
+            ["userxattr", "true"],
+            ["Usable", f"false: {found.overlay_reason}" if found.overlay_reason else "true"],
+        ],
+        "Plugins": {
+            "Volume": ["local"],
+            "Network": list(NETWORKS),
+            "Authorization": None,
+            "Log": ["json-file", "none"],
+        },
+        "MemoryLimit": False,
+        "SwapLimit": False,
+        "CpuCfsPeriod": False,
+        "CpuCfsQuota": False,
+        "CPUShares": False,
+        "CPUSet": False,
+        "PidsLimit": False,
+        "OomKillDisable": False,
+        "IPv4Forwarding": True,
+        "Debug": debug,
+        "SystemTime": now(),
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "none",
+        "CgroupVersion": cgroups.version,
+        "KernelVersion": os.uname().release,
+        "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
+        "OSVersion": release.get("VERSION_ID", ""),
+        "OSType": "linux",
+        "Architecture": os.uname().machine,
+        "IndexServerAddress": "https://index.docker.io/v1/",
+        "RegistryConfig": _registries(configuration.registries),
+        "NCPU": len(os.sched_getaffinity(0)),
+        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "DockerRootDir": engine.layout.root,
+        "HttpProxy": "",
+        "HttpsProxy": "",
+        "NoProxy": "",
+        "Name": os.uname().nodename,
+        "Labels": [],
+        "ExperimentalBuild": False,
+        "ServerVersion": __version__,
+        "Runtimes": {"rootless-oci": {"path": "rootless-oci"}},
+        "DefaultRuntime": "rootless-oci",
+        "Swarm": {"NodeID": "", "NodeAddr": "", "LocalNodeState": "inactive", "ControlAvailable": False, "Error": ""},
+        "LiveRestoreEnabled": False,
+        "Isolation": "",
+        "InitBinary": "",
+        "SecurityOptions": ["name=rootless", "name=userns", "name=cgroupns"],
+        "Warnings": warnings(found, cgroups),
+        "ClientInfo": {"Debug": debug, **_client(), "Plugins": [], "Warnings": None},
+        "Rootless": {
+            "UserNamespace": {"Rung": found.rung, "Ids": found.ids, "Reason": found.reason, "Remedy": found.remedy},
+            "SubordinateIds": _subordinate_ids(),
+            "StorageDriver": {
+                "Filesystem": filesystem,
+                "Usable": not found.overlay_reason,
+                "Reason": found.overlay_reason,
+                "Remedy": found.overlay_remedy,
+            },
+            "CgroupControllers": list(cgroups.delegated),
+            "DefaultNetwork": configuration.network,
+            "RunDirectory": engine.layout.run,
+            "Configuration": configuration_path(),
+        },
+    }
+
+
+def warnings(found: Probe, cgroups: Cgroups) -> list[str]:
+    """What does not work as well as it could, each with the line for whom it may concern."""
+    lines = []
+    if found.rung == NO_NAMESPACE:
+        lines.append(f"WARNING: No container can run: {found.reason}; {found.remedy}")
+    elif found.reason:
+        lines.append(f"WARNING: {found.reason}; {found.remedy}")
+    if found.overlay_reason and found.rung != NO_NAMESPACE:
+        lines.append(f"WARNING: No overlay can be mounted in the store: {found.overlay_reason}; {found.overlay_remedy}")
+    missing = [name for name in _LIMITS if name not in cgroups.delegated]
+    if missing:
+        remedy = _DELEGATE if cgroups.version == "2" else _BOOT_WITH_VERSION_2
+        lines.append(f"WARNING: No limits on {', '.join(missing)}: the controllers are not delegated; {remedy}")
+    else:
+        lines.append("WARNING: No limits on cpu, memory, pids: rootless does not set them yet")
+    lines.append("WARNING: No seccomp profile: containers may make every system call that the kernel allows a user")
+    return lines
+
+
+def version() -> dict[str, Any]:
+    """The document of `version`. The server is the engine in this very process."""
+    details = {
+        "ApiVersion": API_VERSION,
+        "MinAPIVersion": MIN_API_VERSION,
+        "Os": "linux",
+        "Arch": host_platform().architecture,
+        "KernelVersion": os.uname().release,
+        "PythonVersion": platform.python_version(),
+        "GitCommit": "",
+        "GoVersion": "",
+        "BuildTime": "",
+    }
+    engine = {"Name": "Engine", "Version": __version__, "Details": {**details, "Experimental": "false"}}
+    return {
+        "Client": {"Platform": {"Name": "rootless"}, **_client()},
+        "Server": {"Platform": {"Name": "rootless"}, "Components": [engine], "Version": __version__, **details},
+    }
+
+
+def _client() -> dict[str, Any]:
+    return {
+        "Version": __version__,
+        "ApiVersion": API_VERSION,
+        "DefaultAPIVersion": API_VERSION,
+        "GitCommit": "",
+        "GoVersion": "",
+        "PythonVersion": platform.python_version(),
+        "Os": "linux",
+        "Arch": host_platform().architecture,
+        "BuildTime": "",
+        "Context": "default",
+    }
+
+
+# --- what can only be known by trying
+
+
+def probe(engine: Engine) -> Probe:
+    """Enter the user's namespace and mount an overlay in the store, in a child. Raises RootlessError if it dies."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _answer(engine, write_fd)
+    os.close(write_fd)
+    with open(read_fd, "rb") as answer:
+        data = answer.read()
+    os.waitpid(pid, 0)
+    if not data:
+        raise RootlessError("the process that tried the user namespace died")
+    return Probe(**json.loads(data))
+
+
+def _answer(engine: Engine, write_fd: int) -> None:
+    """The child's part. Never returns."""
+    try:
+        os.write(write_fd, json.dumps(_try_all(engine)._asdict()).encode())
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def _try_all(engine: Engine) -> Probe:
+    try:
+        rung = engine.enter_namespace()
+    except HostUnsupported as error:
+        return Probe(NO_NAMESPACE, 0, str(error), error.hint, str(error), error.hint)
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        ids = sum(int(line.split()[2]) for line in file)
+    reason = remedy = ""
+    if rung == user_namespace.SINGLE:
+        reason = "Only your own id can be mapped: in containers all files belong to one user"
+        remedy = user_namespace.why_single()
+    return Probe(rung, ids, reason, remedy, *_try_overlay(engine))
+
+
+def _try_overlay(engine: Engine) -> tuple[str, str]:
+    """Mount an overlay in the store's trash and remove a file of its lower layer: why that fails, and the remedy."""
+    top = engine.layout.aside()
+    for name in ("lower", "upper", "work", "merged"):
+        os.makedirs(os.path.join(top, name), 0o700)
+    with open(os.path.join(top, "lower", "file"), "wb") as file:
+        file.write(b"below")
+    try:
+        namespaces.unshare(namespaces.CLONE_NEWNS)
+        mounts.mount("", "/", "", mounts.MS_REC | mounts.MS_PRIVATE)
+        os.chdir(top)  # the paths in the options need no escapes then
+        mounts.mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work,userxattr")
+        try:
+            os.rename("merged/file", "merged/renamed")  # a copy, and a whiteout
+        finally:
+            mounts.umount2("merged", mounts.MNT_DETACH)
+    except OSError as error:
+        return f"{error.strerror}, on {filesystem_of(top)}", (
+            "overlayfs for users needs Linux 5.11, its module loaded (have root run: modprobe overlay), and a local"
+            " file system with extended attributes: --root puts the store on another one"
+        )
+    finally:
+        os.chdir("/")
+        remove_path(top)
+    return "", ""
+
+
+# --- what can be read
+
+
+def find_cgroups() -> Cgroups:
+    """Which version the machine has, and what is delegated to us in the tree of version 2."""
+    try:
+        fd = os.open("/sys/fs/cgroup", os.O_PATH | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return Cgroups("1", ())
+    try:
+        version = "2" if files.filesystem_magic(fd) == _CGROUP2_SUPER_MAGIC else "1"
+    finally:
+        os.close(fd)
+    tree = next((m.point for m in mount_table() if m.fstype == "cgroup2"), "")
+    return Cgroups(version, _delegated(tree) if tree else ())
+
+
+def _delegated(tree: str) -> tuple[str, ...]:
+    """The controllers of our own cgroup if it is ours to change, else of the user's systemd if that is there."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        own = next((line.strip().partition("::")[2] for line in file if line.startswith("0::")), "/")
+    uid = os.getuid()
+    for path in (own, f"/user.slice/user-{uid}.slice/user@{uid}.service"):
+        directory = tree + path
+        if os.access(f"{directory}/cgroup.procs", os.W_OK) and os.access(directory, os.W_OK):
+            with open(f"{directory}/cgroup.controllers", encoding="ascii") as file:
+                return tuple(file.read().split())
+    return ()
+
+
+class Mounted(NamedTuple):
+    """A line of proc_pid_mountinfo(5)."""
+
+    point: str
+    fstype: str
+
+
+def mount_table() -> list[Mounted]:
+    """What is mounted where, in the order of mounting."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        types = [line.partition(" - ")[2].split(" ", 1)[0] for line in file]
+    return [Mounted(point, fstype) for point, fstype in zip(mounts.mount_points(), types, strict=False)]
+
+
+def filesystem_of(path: str) -> str:
+    """The type of the file system that *path* is on: "ext4", "nfs4", "tmpfs"."""
+    path = os.path.realpath(path)
+    best = Mounted("", "unknown")
+    for mounted in mount_table():
+        # Of two at the same place the later one is seen.
+        if len(mounted.point) >= len(best.point) and _is_below(path, mounted.point):
+            best = mounted
+    return best.fstype
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def _subordinate_ids() -> dict[str, list[list[int]]]:
+    """The ranges [first, count] that /etc/subuid and /etc/subgid give to the user."""
+    uid = os.getuid()
+    try:
+        user = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        user = str(uid)
+    return {
+        kind: [list(r) for r in user_namespace.subordinate_ids(path, user, uid)]
+        for kind, path in (("Uids", "/etc/subuid"), ("Gids", "/etc/subgid"))
+    }
+
+
+def _registries(configured: Any) -> dict[str, Any]:
+    """config.toml's registries in the shape of Docker's RegistryConfig. Loopback may always be plain HTTP."""
+    hosts = {"docker.io": {}, **configured}
+    return {
+        "IndexConfigs": {
+            host: {
+                "Mirrors": settings.get("mirrors", []),
+                "Name": host,
+                "Official": host == "docker.io",
+                "Secure": not settings.get("insecure", False),
+            }
+            for host, settings in hosts.items()
+        },
+        "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8"],
+        "Mirrors": hosts["docker.io"].get("mirrors", []),
+    }
+
+
+def _os_release() -> dict[str, str]:
+    """os-release(5); nothing where the machine has none."""
+    try:
+        return platform.freedesktop_os_release()
+    except OSError:
+        return {}
+
+
+def _identity(engine: Engine) -> str:
+    """A name for this store on this machine, the same at each call. machine-id(5) asks not to be shown as it is."""
+    try:
+        with open("/etc/machine-id", "rb") as file:
+            machine = file.read().strip()
+    except OSError:
+        machine = os.fsencode(os.uname().nodename)
+    digits = hashlib.sha256(b"rootless\0" + machine + b"\0" + os.fsencode(engine.layout.root)).hexdigest()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:32]))
