@@ -96,16 +96,17 @@ class Exchange:
     def _open(self, endpoint: Endpoint, question: Question, headers: Mapping[str, str]) -> Response:
         """The first answer, over TLS; in plain HTTP where that is allowed and there is no TLS."""
         rest = f"{endpoint.address}/v2/{endpoint.prefix}{question.reference.path}/{question.path}"
-        scheme = self._schemes.get(endpoint.address, "https")
-        try:
-            response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
-        except (NotTls, Refused) as failure:
-            if endpoint.address in self._schemes:
-                raise
-            if not endpoint.may_be_plain:
-                raise _wants_tls(endpoint, failure) from None
-            scheme = "http"
-            response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
+        known = self._schemes.get(endpoint.address)
+        for scheme in (known,) if known else ("https", "http"):
+            try:
+                response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
+            except (NotTls, Refused) as failure:
+                if known or scheme == "http":
+                    raise
+                if not endpoint.may_be_plain:
+                    raise _wants_tls(endpoint, failure) from None
+            else:
+                break
         self._schemes.setdefault(endpoint.address, scheme)
         return response
 

@@ -19,7 +19,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH, get_environ_proxies
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationValueError
 
 from rootless.errors import CorruptData, InvalidInput, RegistryFailure
 from rootless.registry.answers import NotTls, Refused, TemporaryFailure, one_line
@@ -200,10 +200,13 @@ def failure_of(error: Exception, address: str) -> RegistryFailure:
         if isinstance(cause, ConnectionRefusedError):
             return Refused(f"{address}: connection refused", cost=2)
         if isinstance(cause, gaierror):
-            cost = 2 if cause.errno == EAI_NONAME else 1
-            return TemporaryFailure(f"{address}: {str(cause.strerror).lower()}", cost=cost)
+            if cause.errno == EAI_NONAME:
+                return TemporaryFailure(f"{address}: no such host", cost=2)
+            return TemporaryFailure(f"{address}: {str(cause.strerror).lower()}")
         if isinstance(cause, TimeoutError):
             return TemporaryFailure(f"{address}: timed out")
+        if isinstance(cause, (LocationValueError, requests.exceptions.InvalidURL)):
+            return RegistryFailure(f"{address}: not a valid host or port")
         if isinstance(cause, IncompleteRead):
             return TemporaryFailure(f"{address}: the connection ended before the body did")
     for cause in causes:
@@ -213,7 +216,7 @@ def failure_of(error: Exception, address: str) -> RegistryFailure:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """*error* and everything that it was made from, outermost first."""
+    """*error* and what it was made from, outermost first. __context__ may be the caller's own trouble: left out."""
     queue, seen = [error], set()
     while queue:
         current = queue.pop(0)
@@ -221,7 +224,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        inner = (*current.args, getattr(current, "reason", None), current.__cause__, current.__context__)
+        inner = (*current.args, getattr(current, "reason", None), current.__cause__)
         queue.extend(item for item in inner if isinstance(item, BaseException))
 
 

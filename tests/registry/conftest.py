@@ -21,8 +21,16 @@ HASTE = Timing(connect=2, headers=0.6, stall=0.6, stall_bytes=64, attempts=4, ba
 KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-noenc")
 
 
+@pytest.fixture(scope="session")
+def no_authorities(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In place of the system's, whose certificates take a while to read."""
+    path = tmp_path_factory.mktemp("authorities") / "none.pem"
+    path.touch()
+    return path
+
+
 @pytest.fixture(autouse=True)
-def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_authorities: Path) -> None:
     """Neither proxies nor passwords of whoever runs the tests."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
@@ -30,6 +38,8 @@ def no_settings_of_the_caller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "NETRC"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SSL_CERT_FILE", str(no_authorities))
+    monkeypatch.setenv("SSL_CERT_DIR", str(no_authorities.parent))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from rootless.spec.digest import digest_of
 from rootless.spec.image import Descriptor, layers_with_diff_ids, parse_image_config
 from rootless.spec.platform import host_platform
 from rootless.spec.reference import parse_reference
+from tests.support.account import wait_until
 from tests.support.fault_registry import MemorySink
 from tests.support.layout import Layout, directory, file, push
 from tests.support.registry import Registry
@@ -51,8 +52,8 @@ def pull(client: Client, name: str) -> list[MemorySink]:
 def test_an_image_comes_whole_from_a_plain_registry(layout: Layout, registry: Registry, client: Client) -> None:
     name = push(layout, registry, "client/plain")
     assert len(pull(client, name)) == 2
-    log = (registry.directory / "registry.log").read_text()
-    assert log.count("http.response.status=206") >= 2
+    log = registry.directory / "registry.log"
+    assert wait_until(lambda: log.read_text().count("http.response.status=206") >= 2)
 
 
 def test_an_image_comes_whole_from_a_registry_with_tls_and_a_password(

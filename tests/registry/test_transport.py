@@ -221,11 +221,21 @@ def test_what_fails_before_tls_is_told_apart(transport: Transport, certificates:
             assert not isinstance(caught.value, (NotTls, Refused))
 
 
+def test_what_the_caller_was_dealing_with_is_not_taken_for_the_reason(transport: Transport) -> None:
+    with FaultRegistry() as gone:
+        host = gone.host
+    try:
+        raise ssl.SSLCertVerificationError("another matter")
+    except ssl.SSLError:
+        with pytest.raises(Refused):
+            transport.send("GET", f"http://{host}/v2/", {})
+
+
 # -- names and proxies
 
 
 def test_a_name_that_does_not_exist_is_an_error_in_one_line(transport: Transport) -> None:
-    for name in ("no-such-host.invalid", "a" * 64 + ".invalid", "a..b"):
+    for name in ("no-such-host.invalid", "a" * 64 + ".invalid", "a..b", "a:99999999", "[::::]"):
         with pytest.raises(RegistryFailure) as caught:
             transport.send("GET", f"https://{name}/v2/", {})
         assert str(caught.value).startswith(f"{name}: ")

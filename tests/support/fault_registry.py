@@ -392,17 +392,15 @@ class FaultRegistry:
         body = answer.body if has_body else b""
         if fault.corrupt is not None:
             body = body[: fault.corrupt] + bytes([body[fault.corrupt] ^ 1]) + body[fault.corrupt + 1 :]
-        writer.write(f"HTTP/1.1 {answer.status} Something\r\n".encode())
-        for name, value in self._framing(answer, fault).items():
-            if value is not None:
-                writer.write(f"{name}: {value}\r\n".encode())
+        lines = [f"{name}: {value}\r\n" for name, value in self._framing(answer, fault).items() if value is not None]
+        head = f"HTTP/1.1 {answer.status} Something\r\n{''.join(lines)}".encode()
         if fault.drip_headers:
+            writer.write(head)
             while True:
                 writer.write(b"X-Drip: x\r\n")
                 await writer.drain()
                 await asyncio.sleep(fault.drip_headers)
-        writer.write(b"\r\n")
-        await self._send_body(writer, request, body, fault)
+        await self._send_rest(writer, request, head + b"\r\n", body, fault)
         if fault.cut is not None or fault.until_closed:
             return await self._break(writer, fault)
         if fault.chunked:
@@ -420,7 +418,11 @@ class FaultRegistry:
             headers["Content-Length"] = str(len(answer.body) if fault.length is None else fault.length)
         return {**headers, **fault.headers}
 
-    async def _send_body(self, writer: asyncio.StreamWriter, request: Request, body: bytes, fault: Fault) -> None:
+    @staticmethod
+    async def _send_rest(
+        writer: asyncio.StreamWriter, request: Request, head: bytes, body: bytes, fault: Fault
+    ) -> None:
+        """The head and the body, beginning with both at once: each write more is a switch between threads more."""
         end = len(body) if fault.cut is None else min(fault.cut, len(body))
         if fault.stall is not None:
             end = min(end, fault.stall)
@@ -429,12 +431,14 @@ class FaultRegistry:
             for start in range(0, end, step):
                 piece = body[start : min(start + step, end)]
                 request.sent += len(piece)
-                writer.write(b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece)
+                writer.write(head + (b"%x\r\n%s\r\n" % (len(piece), piece) if fault.chunked else piece))
+                head = b""
                 await writer.drain()
                 if fault.drip:
                     await asyncio.sleep(fault.drip)
             if not fault.endless:
                 break
+        writer.write(head)
         if fault.stall is not None:
             await asyncio.sleep(3600)
 
