@@ -1,4 +1,4 @@
-'''How a command is declared, and how its line is read: click's commands with the manners of pflag, Docker's parser.
+'''How a command is declared, and how its line is read: with the manners of pflag, Docker's parser.
 
 The options of a command are a class, one row each; the attributes say what the command's function gets:
 
@@ -26,24 +26,29 @@ The options of a command are a class, one row each; the attributes say what the 
 - `failure` is the status of a RootlessError that has none of its own: 125 for run, else 1.
 - The function returns the status, None for 0. Its docstring is the help; the first line is the table's summary too.
 - Tables inherit: `class RunOptions(CreateOptions)` adds rows to those of `create`, and mixins do.
-- The decorated name is a click.Command, and the table in `__init__.py` has it as "container:rm".
+- The decorated name is a Command, and the table in `__init__.py` has it as "container:rm".
 
 What pflag does and click does not: `--rm=false`, `-d=true`, values in clusters (`-itd`, `-p80:80`, `-e=A=b`), Go's
 words for booleans and numbers; and no abbreviations. Source: spf13/pflag, flag.go; the texts are docker/cli's.
+
+Every command begins with this module, so it is made of plain classes, and imports next to nothing: `help.py` turns them
+into click's where there is something to show, and `typing` is for the type checker alone.
 '''
 
 import errno
-import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple, NoReturn, TypeVar, cast
+import sys
 
-import click
-
-from rootless.cli import COMMANDS, MANAGEMENT, streams
 from rootless.errors import InvalidInput, RootlessError
 
-T = TypeVar("T")
-OptionsT = TypeVar("OptionsT", bound="Options")
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, ClassVar, TypeVar
+
+    from rootless.runtime.prepared import Prepared
+
+    T = TypeVar("T")
+    OptionsT = TypeVar("OptionsT", bound="Options")
 
 _BOOLEANS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
@@ -69,12 +74,23 @@ _DENIALS = frozenset(
 )
 
 
-class LineError(click.UsageError):
-    """A command line that makes no sense: shown with the usage of the command of *context*."""
+class HelpWanted(Exception):
+    """--help stands in the line: show the help of the command that is called as *path*, "rootless container rm"."""
 
-    def __init__(self, message: str, context: click.Context) -> None:
-        super().__init__(message, context)
-        self.context = context
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class LineError(Exception):
+    """A command line that makes no sense: shown with the usage of the command that is called as *path*."""
+
+    exit_code: int
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.path = path
 
 
 class FlagError(LineError):
@@ -98,11 +114,14 @@ def denial(error: OSError, status: int) -> RootlessError:
     return shown
 
 
-class Arity(NamedTuple):
+class Arity:
     """How many arguments a command takes; most is None where there is no limit."""
 
-    least: int
-    most: int | None
+    __slots__ = ("least", "most")
+
+    def __init__(self, least: int, most: int | None) -> None:
+        self.least = least
+        self.most = most
 
     def problem(self, count: int) -> str:
         """What is wrong with *count* arguments, in Docker's words; the empty string if nothing."""
@@ -141,33 +160,36 @@ def at_most(count: int) -> Arity:
 NO_ARGUMENTS = exactly(0)
 
 
-class Option(click.Option):
+class Option:
     """A row of a table of options: its names, how its text becomes a value, and the value without it.
 
     implied is the text of the option alone, "true" for a flag (pflag's NoOptDefVal); None where a value must follow.
     """
 
+    __slots__ = ("aliases", "help", "hidden", "implied", "initial", "metavar", "multiple", "name", "names", "parse")
+
     def __init__(
         self,
-        names: Sequence[str],
-        parse: Callable[[str], Any],
+        names: "Sequence[str]",
+        parse: "Callable[[str], Any]",
         *,
         help: str,
         metavar: str,
         initial: object = None,
         multiple: bool = False,
-        aliases: Sequence[str] = (),
+        aliases: "Sequence[str]" = (),
         hidden: bool = False,
         implied: str | None = None,
     ) -> None:
-        is_flag = implied is not None
-        super().__init__(
-            list(names), help=help, hidden=hidden, multiple=multiple, is_flag=is_flag, type=click.UNPROCESSED
-        )
+        self.name = ""
+        self.names = names
         self.parse = parse
+        self.help = help
         self.metavar = metavar
         self.initial = initial
+        self.multiple = multiple
         self.aliases = aliases
+        self.hidden = hidden
         self.implied = implied
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -177,7 +199,7 @@ class Option(click.Option):
     @property
     def shown_name(self) -> str:
         """The names as error messages have them: "-a, --all"."""
-        return ", ".join(self.opts)
+        return ", ".join(self.names)
 
     def initial_value(self) -> object:
         """The value where the option is not given; a list is a new one."""
@@ -189,7 +211,7 @@ def parse_bool(text: str) -> bool:
     try:
         return _BOOLEANS[text]
     except KeyError:
-        raise InvalidInput(f"{_quoted(text)} is neither true nor false") from None
+        raise InvalidInput(f"{quoted(text)} is neither true nor false") from None
 
 
 def parse_int(text: str) -> int:
@@ -201,22 +223,32 @@ def parse_int(text: str) -> int:
             raise ValueError
         number = int(text, 8 if octal else 0)
     except ValueError:
-        raise InvalidInput(f"{_quoted(text)} is not a whole number") from None
+        raise InvalidInput(f"{quoted(text)} is not a whole number") from None
     if not -(1 << 63) <= number < 1 << 63:
-        raise InvalidInput(f"{_quoted(text)} is out of range")
+        raise InvalidInput(f"{quoted(text)} is out of range")
     return number
 
 
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def quoted(text: str) -> str:
+    """*text* in double quotes, on one line."""
+    from json import dumps  # only errors and help quote
+
+    return dumps(text, ensure_ascii=False)
 
 
-def flag(*names: str, help: str, default: bool = False, aliases: Sequence[str] = (), hidden: bool = False) -> bool:
+def _as_value(row: Option) -> "Any":
+    """*row*, which the type checker is to take for the value that a table's attribute has once a line was read."""
+    return row
+
+
+def flag(*names: str, help: str, default: bool = False, aliases: "Sequence[str]" = (), hidden: bool = False) -> bool:
     """A row that is true when given: --rm, --rm=false."""
-    row = Option(
-        names, parse_bool, help=help, metavar="", initial=default, aliases=aliases, hidden=hidden, implied="true"
+    row: bool = _as_value(
+        Option(
+            names, parse_bool, help=help, metavar="", initial=default, aliases=aliases, hidden=hidden, implied="true"
+        )
     )
-    return cast(bool, row)
+    return row
 
 
 def text(
@@ -224,27 +256,29 @@ def text(
     help: str,
     default: str = "",
     metavar: str = "string",
-    aliases: Sequence[str] = (),
+    aliases: "Sequence[str]" = (),
     hidden: bool = False,
     implied: str | None = None,
 ) -> str:
     """A row with one text; *implied* is the text of the option without a value, which must then come after `=`."""
-    row = Option(
-        names, str, help=help, metavar=metavar, initial=default, aliases=aliases, hidden=hidden, implied=implied
+    row: str = _as_value(
+        Option(names, str, help=help, metavar=metavar, initial=default, aliases=aliases, hidden=hidden, implied=implied)
     )
-    return cast(str, row)
+    return row
 
 
 def texts(
-    *names: str, help: str, metavar: str = "list", aliases: Sequence[str] = (), hidden: bool = False
+    *names: str, help: str, metavar: str = "list", aliases: "Sequence[str]" = (), hidden: bool = False
 ) -> list[str]:
     """A row that may be given more than once: the texts, in order."""
-    row = Option(names, str, help=help, metavar=metavar, multiple=True, aliases=aliases, hidden=hidden)
-    return cast(list[str], row)
+    row: list[str] = _as_value(
+        Option(names, str, help=help, metavar=metavar, multiple=True, aliases=aliases, hidden=hidden)
+    )
+    return row
 
 
 def number(
-    *names: str, help: str, default: int = 0, metavar: str = "int", aliases: Sequence[str] = (), hidden: bool = False
+    *names: str, help: str, default: int = 0, metavar: str = "int", aliases: "Sequence[str]" = (), hidden: bool = False
 ) -> int:
     """A row with one whole number."""
     return value(*names, parse=parse_int, help=help, default=default, metavar=metavar, aliases=aliases, hidden=hidden)
@@ -252,39 +286,43 @@ def number(
 
 def value(
     *names: str,
-    parse: Callable[[str], T],
+    parse: "Callable[[str], T]",
     help: str,
-    default: T,
+    default: "T",
     metavar: str,
-    aliases: Sequence[str] = (),
+    aliases: "Sequence[str]" = (),
     hidden: bool = False,
-) -> T:
+) -> "T":
     """A row whose text *parse* turns into the value, raising InvalidInput."""
-    row = Option(names, parse, help=help, metavar=metavar, initial=default, aliases=aliases, hidden=hidden)
-    return cast(T, row)
+    row: T = _as_value(
+        Option(names, parse, help=help, metavar=metavar, initial=default, aliases=aliases, hidden=hidden)
+    )
+    return row
 
 
 def values(
     *names: str,
-    parse: Callable[[str], T],
+    parse: "Callable[[str], T]",
     help: str,
     metavar: str = "list",
-    aliases: Sequence[str] = (),
+    aliases: "Sequence[str]" = (),
     hidden: bool = False,
-) -> list[T]:
+) -> "list[T]":
     """A row that may be given more than once: what *parse* made of each text, in order."""
-    row = Option(names, parse, help=help, metavar=metavar, multiple=True, aliases=aliases, hidden=hidden)
-    return cast(list[T], row)
+    row: list[T] = _as_value(
+        Option(names, parse, help=help, metavar=metavar, multiple=True, aliases=aliases, hidden=hidden)
+    )
+    return row
 
 
-_HELP = Option(("--help",), parse_bool, help="Print this help", metavar="", initial=False, implied="true", hidden=True)
+HELP = Option(("--help",), parse_bool, help="Print this help", metavar="", initial=False, implied="true", hidden=True)
 
 
 class Options:
     """The base of every table of options, and of what was typed: its attributes are the values."""
 
-    rows: ClassVar[dict[str, Option]] = {}
-    spellings: ClassVar[dict[str, Option]] = {"--help": _HELP, "-h": _HELP}
+    rows: "ClassVar[dict[str, Option]]" = {}  # noqa: RUF012  # does not look between the quotes
+    spellings: "ClassVar[dict[str, Option]]" = {"--help": HELP, "-h": HELP}  # noqa: RUF012
 
     arguments: list[str]
     settings: "Settings"
@@ -292,9 +330,9 @@ class Options:
     def __init_subclass__(cls) -> None:
         tables = [vars(base) for base in reversed(cls.__mro__)]
         cls.rows = {name: row for table in tables for name, row in table.items() if isinstance(row, Option)}
-        cls.spellings = {"--help": _HELP, "-h": _HELP}
+        cls.spellings = {"--help": HELP, "-h": HELP}
         for row in cls.rows.values():
-            cls.spellings.update(dict.fromkeys((*row.opts, *row.aliases), row))
+            cls.spellings.update(dict.fromkeys((*row.names, *row.aliases), row))
 
     def __init__(self) -> None:
         self.arguments = []
@@ -306,19 +344,19 @@ class Options:
         """Whether the option of attribute *name* was given, even with its default for a value."""
         return self.rows[name].name in self._given
 
-    def read(self, words: Sequence[str], *, interspersed: bool, context: click.Context) -> bool:
+    def read(self, words: "Sequence[str]", *, interspersed: bool, path: str) -> bool:
         """Take the values and arguments from the command line's *words*; true if help was asked for.
 
-        Raises FlagError at the first word that cannot be.
+        Raises FlagError at the first word that cannot be; *path* is the command's, for the error to tell.
         """
         help_wanted = False
-        for row, word in _given_options(self.spellings, words, self.arguments, interspersed, context):
+        for row, word in _given_options(self.spellings, words, self.arguments, interspersed, path):
             try:
                 parsed = row.parse(word)
             except InvalidInput as error:
-                message = f"invalid argument {_quoted(word)} for {_quoted(row.shown_name)} flag: {error}"
-                raise FlagError(message, context) from error
-            if row is _HELP:
+                message = f"invalid argument {quoted(word)} for {quoted(row.shown_name)} flag: {error}"
+                raise FlagError(message, path) from error
+            if row is HELP:
                 help_wanted = True
                 continue
             self._given.add(row.name)
@@ -343,10 +381,13 @@ class Settings(Options):
     storage_driver: str = text("--storage-driver", help='How containers get their root ("overlay", "fuse")')
     version: bool = flag("-v", "--version", help="Print version information and quit")
 
+    # The helper that was started before the command's own module was imported, if it needs one.
+    prepared: "Prepared | None" = None
+
 
 def _given_options(
-    spellings: dict[str, Option], words: Sequence[str], arguments: list[str], interspersed: bool, context: click.Context
-) -> Iterator[tuple[Option, str]]:
+    spellings: dict[str, Option], words: "Sequence[str]", arguments: list[str], interspersed: bool, path: str
+) -> "Iterator[tuple[Option, str]]":
     """Each option among *words* with its text, in order; the other words go to *arguments*. Raises FlagError."""
     rest = list(reversed(words))
     while rest:
@@ -358,40 +399,38 @@ def _given_options(
             if not interspersed:
                 break
         elif word[1] == "-":
-            yield _long_option(spellings, word, rest, context)
+            yield _long_option(spellings, word, rest, path)
         else:
-            yield from _short_options(spellings, word, rest, context)
+            yield from _short_options(spellings, word, rest, path)
     arguments.extend(reversed(rest))
 
 
-def _long_option(
-    spellings: dict[str, Option], word: str, rest: list[str], context: click.Context
-) -> tuple[Option, str]:
+def _long_option(spellings: dict[str, Option], word: str, rest: list[str], path: str) -> tuple[Option, str]:
     """The option of *word*, "--name" or "--name=text". The next word, last in *rest*, is taken where it is needed."""
     if word[2] in "-=":
-        raise FlagError(f"bad flag syntax: {word}", context)
+        raise FlagError(f"bad flag syntax: {word}", path)
     name, equals, text = word.partition("=")
     row = spellings.get(name)
     if row is None:
-        raise FlagError(f"unknown flag: {name}", context)
+        raise FlagError(f"unknown flag: {name}", path)
     if equals:
         return row, text
     if row.implied is not None:
         return row, row.implied
     if not rest:
-        raise FlagError(f"flag needs an argument: {name}", context)
+        raise FlagError(f"flag needs an argument: {name}", path)
     return row, rest.pop()
 
 
 def _short_options(
-    spellings: dict[str, Option], word: str, rest: list[str], context: click.Context
-) -> Iterator[tuple[Option, str]]:
+    spellings: dict[str, Option], word: str, rest: list[str], path: str
+) -> "Iterator[tuple[Option, str]]":
     """The options of a cluster: "-it", "-p80:80", "-d=false", where the last may take the next word."""
     letters = word[1:]
     while letters:
         row = spellings.get(f"-{letters[0]}")
         if row is None:
-            raise FlagError(f"unknown shorthand flag: '{letters[0]}' in -{letters}", context)
+            raise FlagError(f"unknown shorthand flag: '{letters[0]}' in -{letters}", path)
         if len(letters) > 2 and letters[1] == "=":
             yield row, letters[2:]
             return
@@ -404,68 +443,50 @@ def _short_options(
         elif rest:
             yield row, rest.pop()
         else:
-            raise FlagError(f"flag needs an argument: '{letters}' in -{letters}", context)
+            raise FlagError(f"flag needs an argument: '{letters}' in -{letters}", path)
         return
 
 
-class Command(click.Command):
-    """A command of the table: click calls it, completes it and prints its help; Options reads its line."""
+class Command:
+    """A command of the table: how its line is read, what is called then, and what its help tells."""
 
-    options_title = "Options"
+    __slots__ = ("arity", "examples", "failure", "function", "interspersed", "name", "table", "usage")
 
     def __init__(
         self,
         name: str,
-        *,
         usage: str,
         table: type[Options],
         arity: Arity,
-        help: str,
-        callback: Callable[[Any], int | None] | None = None,
-        interspersed: bool = True,
-        failure: int = 1,
-        examples: str = "",
+        function: "Callable[[Any], int | None]",
+        *,
+        interspersed: bool,
+        failure: int,
+        examples: str,
     ) -> None:
-        super().__init__(name, callback=callback, help=help, add_help_option=False)
+        self.name = name
         self.usage = usage
         self.table = table
         self.arity = arity
+        self.function = function
         self.interspersed = interspersed
         self.failure = failure
         self.examples = examples
 
-    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
-        """The rows as click knows them: for completion and help."""
-        return [*sorted(self.table.rows.values(), key=lambda row: row.opts[-1]), _HELP]
+    def call(self, words: "Sequence[str]", settings: "Settings", path: str) -> int:
+        """Read *words*, which follow *path* in the line, and call the function; the exit status.
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the options into ctx.params["options"]; print help where it is asked for; count the arguments."""
+        Raises HelpWanted, LineError, and what the function raises: a failure without a status gets the command's.
+        """
         options = self.table()
-        ctx.params["options"] = options
-        if isinstance(options, Settings):
-            ctx.obj = options
-        options.settings = ctx.obj
+        options.settings = settings
+        if options.read(words, interspersed=self.interspersed, path=path):
+            raise HelpWanted(path)
+        problem = self.arity.problem(len(options.arguments))
+        if problem:
+            raise ArgumentsError(f"rootless: '{path}' {problem}", path)
         try:
-            help_wanted = options.read(args, interspersed=self.interspersed, context=ctx)
-            if help_wanted and not ctx.resilient_parsing:
-                self.print_help(ctx)
-            problem = self.arity.problem(len(options.arguments))
-            if problem:
-                raise ArgumentsError(f"rootless: '{ctx.command_path}' {problem}", ctx)
-        except LineError:
-            if not ctx.resilient_parsing:  # completion reads half a line
-                raise
-        return options.arguments
-
-    def print_help(self, ctx: click.Context) -> NoReturn:
-        """Print the help and end the command."""
-        streams.write(f"{self.get_help(ctx)}\n")
-        ctx.exit()
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Call the function. A failure that has no status of its own gets the command's."""
-        try:
-            return super().invoke(ctx)
+            return self.function(options) or 0
         except OSError as error:
             raise denial(error, self.failure) from error
         except RootlessError as error:
@@ -473,96 +494,31 @@ class Command(click.Command):
                 error.exit_status = self.failure
             raise
 
-    def get_usage(self, ctx: click.Context) -> str:
-        """Docker's usage line."""
-        return " ".join(filter(None, ("Usage: ", ctx.command_path, "[OPTIONS]" if self.table.rows else "", self.usage)))
-
-    def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The usage line, never wrapped: people copy it."""
-        formatter.write(f"{self.get_usage(ctx)}\n")
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The function's docstring from the margin on, the other names of the command, and the examples."""
-        lines = [line.strip() for line in (self.help or "").strip().splitlines()]
-        formatter.write("\n" + "\n".join(lines) + "\n")
-        names = _all_names(ctx.command_path)
-        if len(names) > 1:
-            formatter.write(f"\nAliases:\n  {', '.join(names)}\n")
-        if self.examples:
-            formatter.write("\nExamples:\n" + _indented(self.examples.replace("{path}", ctx.command_path)))
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The options in pflag's columns, by the alphabet."""
-        rows = [row for row in self.get_params(ctx) if isinstance(row, Option) and not row.hidden]
-        if rows:
-            formatter.write(f"\n{self.options_title}:\n")
-            write_columns(formatter, [(_option_names(row), _option_help(row)) for row in rows])
-
 
 def command(
     name: str,
     usage: str,
-    table: type[OptionsT],
+    table: "type[OptionsT]",
     arity: Arity,
     *,
     interspersed: bool = True,
     failure: int = 1,
     examples: str = "",
-) -> Callable[[Callable[[OptionsT], int | None]], Command]:
+) -> "Callable[[Callable[[OptionsT], int | None]], Command]":
     """Make a function the command *name*; see the module's docstring."""
 
-    def declare(function: Callable[[OptionsT], int | None]) -> Command:
+    def declare(function: "Callable[[OptionsT], int | None]") -> Command:
         return Command(
-            name,
-            usage=usage,
-            table=table,
-            arity=arity,
-            help=function.__doc__ or "",
-            callback=function,
-            interspersed=interspersed,
-            failure=failure,
-            examples=examples,
+            name, usage, table, arity, function, interspersed=interspersed, failure=failure, examples=examples
         )
 
     return declare
 
 
-def write_columns(formatter: click.HelpFormatter, rows: Sequence[tuple[str, str]]) -> None:
-    """Write rows of two columns, the second wrapped to the terminal; newlines in it are kept."""
-    indent = max(len(left) for left, _ in rows) + 3
-    for left, right in rows:
-        width = max(formatter.width - indent, 24)
-        lines = [part for line in right.splitlines() for part in click.wrap_text(line, width).splitlines()]
-        for mark, line in zip([left, *[""] * len(lines)], lines or [""], strict=False):
-            formatter.write(f"{mark:{indent}}{line}".rstrip() + "\n")
-
-
-def _all_names(path: str) -> list[str]:
-    """Every way to call the command that is called as *path*, "rootless ps"; none if the table lacks it."""
-    groups = [(f"rootless {group}", verbs) for group, verbs in MANAGEMENT.items()]
-    calls = {
-        f"{prefix} {verb}": target
-        for prefix, verbs in (*groups, ("rootless", COMMANDS))
-        for verb, target in verbs.items()
-    }
-    return [call for call, target in calls.items() if target == calls.get(path, "")]
-
-
-def _option_names(row: Option) -> str:
-    """The left column: "  -a, --all", "      --format string"."""
-    names = row.shown_name if row.opts[0][1] != "-" else f"    {row.opts[0]}"
-    return f"  {names} {row.metavar}".rstrip()
-
-
-def _option_help(row: Option) -> str:
-    """The right column, with the default where it is worth telling."""
-    if row.multiple or row.initial in (None, False, "", 0):
-        return row.help or ""
-    return f"{row.help} (default {_quoted(row.initial) if isinstance(row.initial, str) else row.initial})"
-
-
-def _indented(block: str) -> str:
-    """*block* without its common margin, moved in by two."""
-    lines = block.strip("\n").rstrip().splitlines()
-    margin = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
-    return "".join(f"  {line[margin:]}".rstrip() + "\n" for line in lines)
+def load(target: str) -> Command:
+    """Import the module of *target*, "lifecycle:rm", a word of the table; its command."""
+    module, _, name = target.partition(":")
+    full_name = f"rootless.cli.{module}"
+    __import__(full_name)  # importlib.import_module would be one more import
+    loaded: Command = getattr(sys.modules[full_name], name)
+    return loaded

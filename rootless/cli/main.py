@@ -1,32 +1,38 @@
 """The console script: the options before the verb, the verb's module and no other, and how a failure is shown.
 
-    rootless [OPTIONS] COMMAND …   ──▶  table  ──▶  import one module  ──▶  its click command  ──▶  exit status
+    rootless [OPTIONS] COMMAND …   ──▶  table  ──▶  import one module  ──▶  its command  ──▶  exit status
 
 A RootlessError is a line, with a second one for its hint; --debug adds where it comes from. Anything else is a bug and
 keeps its traceback. Status: the error's own, or its command's (125 for run); 125 for a wrong option and 1 for wrong
 arguments, as Docker has it; 130 after Ctrl-C; 141 when nobody reads the output.
+
+A short command lasts as long as its imports. So `help.py`, which has click, is imported only to show something, and a
+helper process that a container needs is begun before the command's own module is imported, to get ready meanwhile.
 """
 
 # ruff: noqa: E402  # gc.disable() stands between the imports
 
 import gc
-import os
-import sys
-from collections.abc import Iterable, Sequence
-from importlib import import_module
-from typing import Any, NoReturn
 
-# Modules are many objects and no garbage: looking for some while they load, and once more at the end, takes a fifth of
-# the time of a short command. What is loaded is put aside ("frozen") instead, below and at the end of main().
+# Modules are many objects and no garbage: to look for some while they load takes a good part of a short command's time.
+# What is loaded is put aside ("frozen") instead.
 gc.disable()
 
-import click
+import os
+import sys
 
 from rootless import __version__
-from rootless.cli import COMMANDS, COMMON, MANAGEMENT, SUMMARIES, streams
-from rootless.cli.command import ArgumentsError, Arity, Command, LineError, Options, Settings, denial, write_columns
+from rootless.cli import COMMANDS, MANAGEMENT, streams
+from rootless.cli.command import HelpWanted, LineError, Options, Settings, denial, load
 from rootless.cli.terminal_text import for_stream
 from rootless.errors import InvalidInput, RootlessError
+
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+    from rootless.runtime.prepared import Prepared
 
 gc.freeze()
 gc.enable()
@@ -37,19 +43,23 @@ NOBODY_READS = 128 + 13
 _COMPLETION = "_ROOTLESS_COMPLETE"
 _LOG_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic")
 
+# The target of a command that a helper process can be begun for -> the verb that `runtime.prepared` knows it by.
+_PREPARED = {"run:run": "run", "lifecycle:start": "start", "lifecycle:exec_command": "exec"}
 
-def main(argv: Sequence[str] | None = None) -> NoReturn:
+
+def main(argv: "Sequence[str] | None" = None) -> "NoReturn":
     """Do what the command line says, and exit."""
-    status = execute(sys.argv[1:] if argv is None else argv)
-    gc.freeze()
-    sys.exit(status)
+    gc.disable()  # until the command's module is loaded
+    _leave(execute(sys.argv[1:] if argv is None else argv))
 
 
-def execute(argv: Sequence[str]) -> int:
+def execute(argv: "Sequence[str]") -> int:
     """Do what *argv*, the words after the program's name, says; the exit status."""
     _open_missing_streams()
-    if _COMPLETION in os.environ:
-        Root().main(prog_name="rootless", complete_var=_COMPLETION)  # click answers the shell, and exits
+    if os.environ.get(_COMPLETION):
+        from rootless.cli.help import complete  # has click
+
+        complete(_COMPLETION)
     try:
         status = _invoke(argv)
         streams.flush()
@@ -66,19 +76,17 @@ def execute(argv: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _invoke(argv: Sequence[str]) -> int:
-    """Find the command and call it; its status."""
-    settings = Settings()
-    try:
-        with Root().make_context("rootless", list(argv), obj=settings) as context:
-            settings = context.obj
-            return context.command.invoke(context) or 0
-    except click.exceptions.Exit as end:
-        return end.exit_code
-    except RootlessError:
-        if settings.debug:
-            sys.excepthook(*sys.exc_info())
-        raise
+def _leave(status: int) -> "NoReturn":
+    """End the process, and leave the tidying up to the kernel, which needs none of the interpreter's milliseconds.
+
+    What atexit would call is not called: nothing of ours needs it. The buffers of the streams are all there is to save.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            streams.flush(stream)
+        except (OSError, streams.OutputClosed):
+            pass  # the status tells already of what went wrong before
+    os._exit(status)
 
 
 def _open_missing_streams() -> None:
@@ -88,131 +96,68 @@ def _open_missing_streams() -> None:
             setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115  # for the life of the process
 
 
-def _show_error(error: RootlessError) -> int:
-    lines = [f"rootless: {error}"] + ([f"hint: {error.hint}"] if error.hint else [])
-    for line in lines:
-        # Escaped here already: a line of ours is one line, whatever a registry put into it.
-        streams.write_error(for_stream(line, sys.stderr) + "\n")
-    return 1 if error.exit_status is None else error.exit_status
+def _invoke(argv: "Sequence[str]") -> int:
+    """Do what *argv* says, or show the help it asks for; the status."""
+    settings = Settings()
+    try:
+        return _call(settings, argv)
+    except HelpWanted as wanted:
+        from rootless.cli.help import help_of  # has click
+
+        streams.write(help_of(wanted.path))
+        return 0
+    except RootlessError:
+        if settings.debug:
+            sys.excepthook(*sys.exc_info())
+        raise
 
 
-def _show_line_error(error: LineError) -> int:
-    """Docker's three paragraphs: what is wrong, the usage line, where to read on."""
-    context = error.context
-    more = f"Run '{context.command_path} --help' for more information"
-    streams.write_error(f"{error.message}\n\n{context.get_usage()}\n\n{more}\n")
-    return error.exit_code
+def _call(settings: Settings, argv: "Sequence[str]") -> int:
+    """Read the options before the verb, and call its command; the status. Raises HelpWanted, LineError."""
+    if settings.read(argv, interspersed=False, path="rootless"):
+        raise HelpWanted("rootless")
+    _check_settings(settings)
+    words = settings.arguments
+    if settings.version and not words:
+        streams.write(f"rootless version {__version__}\n")
+        return 0
+    about = words[:1] == ["help"]  # `help VERB`
+    path, target, rest = _find(words[1:] if about else words)
+    if about:
+        raise HelpWanted(path)
+    settings.prepared = _prepare(target, rest)
+    command = load(target)
+    if not gc.isenabled():  # main() has switched it off
+        gc.freeze()
+        gc.enable()
+    return command.call(rest, settings, path)
 
 
-class Group(click.Group, Command):
-    """A command whose first argument is a verb: `rootless` itself, and each management command.
+def _find(words: list[str]) -> tuple[str, str, list[str]]:
+    """Path, target and further words of the command that *words* begin with. Raises HelpWanted, LineError."""
+    path, verbs = "rootless", COMMANDS
+    if words and words[0] in MANAGEMENT:
+        path, verbs = f"rootless {words[0]}", MANAGEMENT[words[0]]
+        group = Options()
+        if group.read(words[1:], interspersed=False, path=path):
+            raise HelpWanted(path)
+        words = group.arguments
+    if not words:
+        raise HelpWanted(path)
+    if words[0] not in verbs:
+        from rootless.cli.help import unknown_command  # has click
 
-    verbs is a part of the table: verb -> target. The verb's module is imported when it is called.
-    """
-
-    def __init__(self, name: str, verbs: dict[str, str], *, table: type[Options] = Options, help: str) -> None:
-        anything = Arity(0, None)
-        super().__init__(
-            name, usage="COMMAND", table=table, arity=anything, help=help, interspersed=False, no_args_is_help=False
-        )
-        self.verbs = verbs
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, each by its first name only."""
-        return sorted({target: verb for verb, target in reversed(self.verbs.items())}.values())
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of the verb, and return its command."""
-        if cmd_name not in self.verbs:
-            return None
-        module, _, name = self.verbs[cmd_name].partition(":")
-        command: Command = getattr(import_module(f"rootless.cli.{module}"), name)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb that *args* begins with, its command and the rest. Raises ArgumentsError if there is none."""
-        command = self.get_command(ctx, args[0])
-        if command is not None:
-            return args[0], command, args[1:]
-        if ctx.resilient_parsing:
-            return None, None, args[1:]
-        near = _nearest(args[0], self.list_commands(ctx))
-        question = f" (did you mean '{near}'?)" if near else ""
-        raise ArgumentsError(f"rootless: unknown command: {ctx.command_path} {args[0]}{question}", ctx)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Call the verb's command; without a verb, print the help."""
-        if not ctx.params["options"].arguments:
-            self.print_help(ctx)
-        return super().invoke(ctx)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs."""
-        self.write_verbs(formatter, "Commands", self.list_commands(ctx))
-
-    def write_verbs(self, formatter: click.HelpFormatter, title: str, verbs: Iterable[str]) -> None:
-        """Write a section of help, a line a verb."""
-        formatter.write(f"\n{title}:\n")
-        write_columns(formatter, [(f"  {verb:9}", self.summary(verb)) for verb in verbs])
-
-    def summary(self, verb: str) -> str:
-        """What the table says that the verb does."""
-        return SUMMARIES[self.verbs[verb]]
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Where to read on."""
-        formatter.write(f"\nRun '{ctx.command_path} COMMAND --help' for more information on a command.\n")
+        raise unknown_command(path, words[0])
+    return f"{path} {words[0]}", verbs[words[0]], words[1:]
 
 
-class Root(Group):
-    """`rootless` itself: the settings, the commands, the management commands, and `help`."""
+def _prepare(target: str, words: list[str]) -> "Prepared | None":
+    """The helper of a container, begun already, where *target* is a command that needs one, and *words* may call it."""
+    if target not in _PREPARED or words[:1] in ([], ["--help"]):
+        return None
+    from rootless.runtime.prepared import begin  # has the namespaces
 
-    options_title = "Global Options"
-
-    def __init__(self) -> None:
-        super().__init__("rootless", COMMANDS, table=Settings, help="Containers as Docker has them, without root")
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands and the management commands."""
-        return sorted((*COMMANDS, *MANAGEMENT))
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """A management command is there at once; another one's module is imported."""
-        if cmd_name in MANAGEMENT:
-            return Group(cmd_name, MANAGEMENT[cmd_name], help=SUMMARIES[cmd_name])
-        return super().get_command(ctx, cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As for any group, but `help VERB …` is `VERB … --help`."""
-        if args[0] != "help":
-            return super().resolve_command(ctx, args)
-        if len(args) == 1:
-            self.print_help(ctx)
-        return super().resolve_command(ctx, [*args[1:], "--help"])
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Check the settings, then call the command. Raises InvalidInput."""
-        settings: Settings = ctx.obj
-        _check_settings(settings)
-        if settings.version and not settings.arguments:
-            streams.write(f"rootless version {__version__}\n")
-            return 0
-        return super().invoke(ctx)
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The commands in three sections, then the settings."""
-        self.write_verbs(formatter, "Common Commands", COMMON)
-        self.write_verbs(formatter, "Management Commands", MANAGEMENT)
-        self.write_verbs(formatter, "Commands", (verb for verb in COMMANDS if verb not in COMMON))
-        Command.format_options(self, ctx, formatter)
-
-    def summary(self, verb: str) -> str:
-        """What the table says of a command or a management command."""
-        return SUMMARIES[COMMANDS.get(verb, verb)]
+    return begin(_PREPARED[target])
 
 
 def _check_settings(settings: Settings) -> None:
@@ -226,17 +171,16 @@ def _check_settings(settings: Settings) -> None:
         raise InvalidInput(f"unable to parse logging level: {settings.log_level}")
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """The word of *known* that *word* is likely a slip of, the empty string if none is: two edits away at most."""
-    distance, near = min((_distance(word, candidate), candidate) for candidate in known)
-    return near if distance <= min(2, len(near) - 2) else ""
+def _show_error(error: RootlessError) -> int:
+    lines = [f"rootless: {error}"] + ([f"hint: {error.hint}"] if error.hint else [])
+    for line in lines:
+        # Escaped here already: a line of ours is one line, whatever a registry put into it.
+        streams.write_error(for_stream(line, sys.stderr) + "\n")
+    return 1 if error.exit_status is None else error.exit_status
 
 
-def _distance(left: str, right: str) -> int:
-    """Letters to insert, remove or replace to get from *left* to *right* (Levenshtein); a swap counts two."""
-    row = list(range(len(right) + 1))
-    for i, a in enumerate(left, 1):
-        previous, row = row, [i]
-        for j, b in enumerate(right, 1):
-            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (a != b)))
-    return row[-1]
+def _show_line_error(error: LineError) -> int:
+    from rootless.cli.help import usage_error  # has click
+
+    streams.write_error(usage_error(error))
+    return error.exit_code

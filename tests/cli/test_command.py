@@ -12,8 +12,8 @@ from rootless.cli.command import (
     NO_ARGUMENTS,
     ArgumentsError,
     Arity,
-    Command,
     FlagError,
+    HelpWanted,
     Options,
     Settings,
     at_least,
@@ -29,6 +29,7 @@ from rootless.cli.command import (
     value,
     values,
 )
+from rootless.cli.help import describe
 from rootless.errors import CommandNotFound, InvalidInput, NotFound
 
 
@@ -54,14 +55,9 @@ class SampleOptions(Options):
     evens: list[int] = values("--evens", parse=parse_even, help="Even numbers")
 
 
-def context() -> click.Context:
-    sample = Command("sample", usage="IMAGE", table=SampleOptions, arity=at_least(0), help="")
-    return click.Context(sample, info_name="rootless sample", obj=Settings())
-
-
 def read(*words: str, interspersed: bool = True) -> SampleOptions:
     options = SampleOptions()
-    options.read(words, interspersed=interspersed, context=context())
+    options.read(words, interspersed=interspersed, path="rootless sample")
     return options
 
 
@@ -131,6 +127,7 @@ def test_the_first_wrong_word_is_named(words: list[str], message: str) -> None:
     with pytest.raises(FlagError) as caught:
         read(*words)
     assert caught.value.message == message
+    assert caught.value.path == "rootless sample"
     assert caught.value.exit_code == 125
 
 
@@ -178,9 +175,9 @@ def test_h_is_help_unless_the_command_has_another_use_for_it() -> None:
     class HostOptions(Options):
         hostname: str = text("-h", "--hostname", help="")
 
-    assert SampleOptions().read(["-h"], interspersed=True, context=context())
+    assert SampleOptions().read(["-h"], interspersed=True, path="")
     host = HostOptions()
-    assert not host.read(["-h", "box"], interspersed=True, context=context())
+    assert not host.read(["-h", "box"], interspersed=True, path="")
     assert host.hostname == "box"
 
 
@@ -291,16 +288,19 @@ Options:
 """
 
 
-def call(*words: str) -> object:
-    with rm.make_context("rootless rm", list(words), obj=Settings()) as ctx:
-        return rm.invoke(ctx)
+def call(*words: str) -> int:
+    return rm.call(words, Settings(), "rootless rm")
 
 
-def test_help_is_laid_out_as_dockers(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(click.exceptions.Exit) as caught:
+def test_help_is_laid_out_as_dockers() -> None:
+    context = click.Context(describe(rm), info_name="rootless rm")
+    assert f"{context.get_help()}\n" == HELP
+
+
+def test_who_asks_for_help_gets_it_whatever_is_missing() -> None:
+    with pytest.raises(HelpWanted) as caught:
         call("--help")
-    assert caught.value.exit_code == 0
-    assert capsys.readouterr().out == HELP
+    assert caught.value.path == "rootless rm"
 
 
 def test_the_function_gets_the_options_and_gives_the_status() -> None:

@@ -180,6 +180,7 @@ sys.exit(",".join(name for name in sys.modules if name.startswith("rootless.")))
     assert modules == {
         "rootless.cli",
         "rootless.cli.command",
+        "rootless.cli.help",
         "rootless.cli.main",
         "rootless.cli.streams",
         "rootless.cli.terminal_text",
@@ -198,7 +199,7 @@ HELP = 'from rootless.cli.main import main; main(["--help"])'
 
 
 # More than a stream's buffer, written before the end.
-LONG_HELP = f"from rootless.cli import main\nmain.Root.summary = lambda self, verb: 'x' * 20000\n{HELP}"
+LONG_HELP = f"from rootless.cli import help\nhelp.Root.summary = lambda self, verb: 'x' * 20000\n{HELP}"
 
 
 @pytest.mark.parametrize("code", [HELP, LONG_HELP])
