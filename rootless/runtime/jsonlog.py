@@ -12,6 +12,7 @@ import time
 from _json import encode_basestring as _quote
 
 MAX_LINE = 16 << 10
+_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
 class JsonLog:
@@ -28,7 +29,7 @@ class JsonLog:
         self._open()
 
     def _open(self) -> None:
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._fd = os.open(self._path, _FLAGS, 0o600)
         self._size = os.fstat(self._fd).st_size
 
     def write(self, stream: str, data: bytes) -> None:
@@ -39,10 +40,10 @@ class JsonLog:
             self._partial[stream] = rest
         else:
             self._partial[stream] += rest
-        if len(self._partial[stream]) >= MAX_LINE:
-            partial, self._partial[stream] = self._partial[stream], b""
-            self._append(stream, partial, ended=False)
-            self._append(stream, partial, ended=False)
+        if len(rest := self._partial[stream]) >= MAX_LINE:
+            cut = _whole_characters(rest)
+            self._partial[stream] = rest[cut:]
+            self._append(stream, rest[:cut], ended=False)
 
     def flush(self) -> None:
         """Log what has no newline, at the end of the output."""
@@ -71,14 +72,24 @@ class JsonLog:
             entries += [f'{{"log":{_quote(piece)}{tail}' for piece in _pieces(last)]
         if not self._max_size:
             self._write_out("".join(entries).encode(), len(entries))
-            return
+        else:
+            self._write_and_rotate([entry.encode() for entry in entries])
+
+    def _write_and_rotate(self, entries: list[bytes]) -> None:
+        batch: list[bytes] = []
+        size = self._size
         for entry in entries:
-            encoded = entry.encode()
-            if self._size and self._size + len(encoded) > self._max_size:
+            if size and size + len(entry) > self._max_size:
+                self._write_out(b"".join(batch), len(batch))
                 self._rotate()
-            self._write_out(encoded, 1)
+                batch, size = [], self._size
+            batch.append(entry)
+            size += len(entry)
+        self._write_out(b"".join(batch), len(batch))
 
     def _write_out(self, data: bytes, entries: int) -> None:
+        if not entries:
+            return
         if self._lost:
             note = f"[rootless: {self._lost} log entries were lost: the disk was full]\n"
             mark = f'{{"log":{_quote(note)},"stream":"stderr","time":"{timestamp(time.time_ns())}"}}\n'
@@ -98,18 +109,34 @@ class JsonLog:
             self._lost += entries
 
     def _rotate(self) -> None:
-        os.close(self._fd)
+        """Begin a new file, which is there before the others move; without one the old file goes on beyond its size."""
         try:
-            if self._max_files == 1:
-                os.unlink(self._path)
+            aside = f"{self._path}.new"
+            fd = os.open(aside, _FLAGS | os.O_TRUNC, 0o600)
+        except OSError:
+            return  # a full disk, most likely
+        try:
             for n in range(self._max_files - 1, 0, -1):
-                source = f"{self._path}.{n - 1}" if n > 1 else self._path
                 try:
-                    os.rename(source, f"{self._path}.{n}")
+                    os.rename(f"{self._path}.{n - 1}" if n > 1 else self._path, f"{self._path}.{n}")
                 except FileNotFoundError:
                     continue
-        finally:
-            self._open()
+            os.rename(aside, self._path)
+        except OSError:
+            os.close(fd)
+            return  # the same
+        os.close(self._fd)
+        self._fd, self._size = fd, 0
+
+
+def _whole_characters(data: bytes) -> int:
+    """How many bytes of *data* there are before a character at its end that is not complete: up to three fewer."""
+    for back in range(1, 4):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:  # no continuation: here the last character begins
+            length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(data) - back if length > back else len(data)
+    return len(data)
 
 
 def _pieces(line: str) -> list[str]:
