@@ -86,6 +86,13 @@ def write_id_maps(pid: int, uid_map: str, gid_map: str, *, deny_setgroups: bool 
     _write(f"/proc/{pid}/gid_map", gid_map)
 
 
+def mapped_ids(kind: str) -> list[tuple[int, int]]:
+    """(first, how many) of the ids ("uid" or "gid") that exist in the user namespace that we are in."""
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        rows = [line.split() for line in file]
+    return [(int(inside), int(count)) for inside, _, count in rows]
+
+
 def _write(path: str, value: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:

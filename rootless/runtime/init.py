@@ -43,6 +43,7 @@ def run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Soc
 
 def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Socket, gate_fd: int | None) -> None:
     process = config["process"]
+    single = is_single()
     isolation.no_more_imports()
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     die_with_parent = gate_fd is None
@@ -58,6 +59,8 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
         rootfs.bind_console(stdio[0], root_fd)
     rootfs.perform(rootfs.plan_masks(config), root_fd, bundle)
     user = find_user(process, config.get("annotations") or {}, root_fd)
+    if single:
+        user = squash(user, to_parent)
     os.close(make_directories(root_fd, process.get("cwd") or "/"))
     if config["root"].get("readonly"):
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
@@ -113,6 +116,19 @@ def find_user(process: Config, annotations: Config, root_fd: int) -> User:
         return User(user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [], known.home, known.name)
     extra = [g for g in (annotations.get(GROUPS) or "").split(",") if g]
     return resolve(text, passwd, read_file(root_fd, "/etc/group"), extra)
+
+
+def is_single() -> bool:
+    """Whether only one user id exists here. Asked while the host's /proc is at hand."""
+    return sum(count for _, count in namespaces.mapped_ids("uid")) == 1
+
+
+def squash(user: User, to_parent: channel.Socket) -> User:
+    """What *user* can be where there is one id only: root, with a word about it if it should be another."""
+    if user.uid or user.gid:
+        text = f"user {user.uid}:{user.gid} does not exist here, where only your own id is mapped: it runs as root"
+        channel.send(to_parent, channel.WARNING, text)
+    return User(0, 0, [0], user.home, user.name)
 
 
 def read_file(root_fd: int, path: str) -> bytes:

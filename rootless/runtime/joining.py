@@ -34,6 +34,7 @@ def join(
     process is a sibling of the caller's fork, that is a child of the caller.
     """
     try:
+        single = init.is_single()
         isolation.no_more_imports()
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         joined = _open_namespaces(pid)
@@ -44,7 +45,7 @@ def join(
             os.close(fd)
         child = namespaces.clone(_CLONE_PARENT)
         if child == 0:
-            _enter(process, stdio, to_parent, die_with_parent)
+            _enter(process, stdio, to_parent, die_with_parent, single)
         channel.send(to_parent, channel.FORKED, str(child))
         os._exit(0)
     except BaseException as error:
@@ -60,12 +61,16 @@ def _open_namespaces(pid: int) -> list[tuple[int, int]]:
     return [(os.open(f"/proc/{pid}/ns/{n}", os.O_RDONLY | os.O_CLOEXEC), flags[n]) for n in wanted]
 
 
-def _enter(process: Config, stdio: tuple[int, int, int] | None, to_parent: Socket, die_with_parent: bool) -> None:
+def _enter(
+    process: Config, stdio: tuple[int, int, int] | None, to_parent: Socket, die_with_parent: bool, single: bool
+) -> None:
     try:
         os.setsid()
         namespaces.new_session_keyring()
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = init.find_user(process, process.get("annotations") or {}, root_fd)
+        if single:
+            user = init.squash(user, to_parent)
         if stdio is None:
             stdio = init.open_terminal(process, root_fd, to_parent)
         init.execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)

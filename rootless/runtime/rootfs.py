@@ -12,7 +12,7 @@ import stat
 from typing import NamedTuple
 
 from rootless.errors import HostUnsupported, InvalidInput, RootlessError
-from rootless.linux import files, mounts
+from rootless.linux import files, mounts, namespaces
 from rootless.linux.inroot import make_directories, open_in_root, open_parent
 from rootless.runtime.copyup import copy_up
 from rootless.spec.runtime import Config, MountOptions, parse_mount_options
@@ -213,16 +213,11 @@ def _mount_filesystem(operation: Mount, target_fd: int) -> None:
         mount_overlay(target, options.data, options.flags)
         return
     data = options.data
-    if operation.fstype == "devpts" and not _is_mapped(5):
+    if operation.fstype == "devpts" and not any(
+        first <= 5 < first + count for first, count in namespaces.mapped_ids("gid")
+    ):
         data = ",".join(o for o in data.split(",") if not o.startswith("gid="))
     mounts.mount(operation.source, target, operation.fstype, options.flags, data)
-
-
-def _is_mapped(gid: int) -> bool:
-    """Whether *gid* exists in this user namespace."""
-    with open("/proc/self/gid_map", encoding="ascii") as file:
-        rows = [tuple(map(int, line.split())) for line in file]
-    return any(inside <= gid < inside + count for inside, _, count in rows)
 
 
 def _bind(operation: Mount, root_fd: int, bundle: str) -> None:

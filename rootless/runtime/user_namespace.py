@@ -49,8 +49,7 @@ def enter(run_dir: str) -> str:
 
 def rung() -> str:
     """RANGE or SINGLE: what is mapped in the namespace that this process is in."""
-    with open("/proc/self/uid_map", encoding="ascii") as file:
-        return RANGE if sum(int(line.split()[2]) for line in file) > 1 else SINGLE
+    return RANGE if sum(count for _, count in namespaces.mapped_ids("uid")) > 1 else SINGLE
 
 
 def _record(run_dir: str, pid: int) -> None:
@@ -164,8 +163,9 @@ def _map_ids(pid: int) -> None:
 
 def why_single() -> str:
     """What an administrator would have to do for a range of ids, where there is only one."""
-    uid = os.getuid()
-    user = _user_name(uid)
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        inside, outside, _ = map(int, file.readline().split())
+    user = _user_name(outside if os.getuid() == inside else os.getuid())
     if not _find_program("newuidmap") or not _find_program("newgidmap"):
         return "have root install newuidmap and newgidmap (package uidmap or shadow-utils)"
     return f"have root run: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}"
