@@ -49,6 +49,12 @@ def is_opaque(fd: int) -> bool:
         return exists(fd, OPAQUE)
 
 
+def is_whiteout(dir_fd: int, name: bytes) -> bool:
+    """Whether the entry *name*, which is there, is a mark, of either style."""
+    info = lstat(name, dir_fd)
+    return (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0) or (name.startswith(WHITEOUT) and name != OPAQUE)
+
+
 def exists(dir_fd: int, name: bytes) -> bool:
     try:
         lstat(name, dir_fd)

@@ -3,6 +3,9 @@
 A member `usr/share/x` says nothing of `usr` and `usr/share`; they stand for what the layers below have there. An
 overlay shows the looks of the topmost, which would be ours, made up. And a directory hides a link below it: with
 `var/run/x` in a layer over one where `var/run` leads to `/run`, the link would be gone.
+
+A whiteout where there is nothing to hide has to go, too: in a directory that only one layer has, overlayfs does not
+look for whiteouts, and lists names that nobody can open.
 """
 
 import os
@@ -18,6 +21,7 @@ from rootless.store.marks import (
     WhiteoutStyle,
     exists,
     is_opaque,
+    is_whiteout,
     lstat,
     make_opaque,
     may_set_xattr,
@@ -35,7 +39,12 @@ class Moved(NamedTuple):
 
 
 def settle_implicit(
-    layer_fd: int, implicit: Sequence[bytes], lower_fds: Sequence[int], *, whiteouts: WhiteoutStyle
+    layer_fd: int,
+    implicit: Sequence[bytes],
+    lower_fds: Sequence[int],
+    *,
+    whiteouts: WhiteoutStyle,
+    marked: Sequence[bytes] = (),
 ) -> list[Moved]:
     """Make the implicit directories of a layer what they stand for in the layers below, top first, settled already.
 
@@ -43,11 +52,13 @@ def settle_implicit(
     member `var/run/x` above a link `var/run -> /run`, what is in the directory moves to where the link leads, and the
     link is seen again; where both have something of one name, what is there already stays.
 
-    A root that is opaque, which no mount would heed, becomes whiteouts of all that is below it. Raises OSError.
+    A root that is opaque, which no mount would heed, becomes whiteouts of all that is below it. Of the directories
+    that are *marked*, those that the layers below do not have lose their whiteouts. Raises OSError.
     """
     settling = _Settling(layer_fd, lower_fds, whiteouts)
     settling.hide_below_root()
     settling.settle(implicit)
+    settling.take_marks_off(marked)
     return settling.moved
 
 
@@ -81,6 +92,19 @@ class _Settling:
                     continue
             if below is not None and (target := self._leads_to(path[:-1], below)) is not None:
                 todo = self._move(path, target, todo)
+
+    def take_marks_off(self, marked: Sequence[bytes]) -> None:
+        """Remove whiteouts from directories that no layer below has."""
+        for path in marked:
+            for move in self.moved:
+                path = move.new + path[len(move.old) :] if (path + b"/").startswith(move.old + b"/") else path
+            with _union(self._lower_fds, _split(path)) as below:
+                if isinstance(below, list) and below:
+                    continue
+            with self._times_kept(_split(path)) as fd:
+                for name in map(os.fsencode, os.listdir(fd)):
+                    if is_whiteout(fd, name):
+                        os.unlink(name, dir_fd=fd)
 
     def _dress_like(self, path: list[bytes], other_fd: int) -> None:
         """Give the directory *path* the looks of *other_fd*, if it is one still."""
@@ -215,15 +239,15 @@ def _look_up(fds: list[int], name: bytes) -> list[int] | bytes | None:
             if exists(fd, WHITEOUT + name):
                 break
             continue
-        info = lstat(name, fd)
-        if stat.S_ISDIR(info.st_mode):
+        mode = lstat(name, fd).st_mode
+        if stat.S_ISDIR(mode):
             found.append(os.open(name, _OPEN_DIRECTORY, dir_fd=fd))
             if is_opaque(found[-1]):
                 break
-        elif found or (stat.S_ISCHR(info.st_mode) and info.st_rdev == 0):
+        elif found or is_whiteout(fd, name):
             break
         else:
-            return os.readlink(name, dir_fd=fd) if stat.S_ISLNK(info.st_mode) else None
+            return os.readlink(name, dir_fd=fd) if stat.S_ISLNK(mode) else None
     return found
 
 

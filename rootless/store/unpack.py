@@ -102,6 +102,7 @@ class Unpacked(NamedTuple):
     entries: int
     size: int  # bytes of content, without holes
     implicit: list[bytes]  # directories that no member is and lower layers may have; for settle_implicit
+    marked: list[bytes]  # directories with whiteouts in them; for settle_implicit
     recorded: list[Recorded]
     squashed: int  # members whose owner cannot be had here; they are recorded
     dropped_xattrs: int  # extended attributes that no archive may set; they are not recorded
@@ -135,7 +136,7 @@ def unpack_layer(
 class _Directory:
     """A directory of the layer, made by us. Only these are known; whatever else has a name is asked of the kernel."""
 
-    __slots__ = ("children", "member", "name", "opaque", "parent", "whiteouts")
+    __slots__ = ("children", "member", "name", "opaque", "parent", "recorded", "whiteouts")
 
     def __init__(self, name: bytes, parent: "_Directory | None") -> None:
         self.name = name
@@ -143,7 +144,9 @@ class _Directory:
         self.children: dict[bytes, _Directory] = {}
         self.member: Member | None = None  # says what it is to look like; None: implicit
         self.opaque = False
-        self.whiteouts: set[bytes] = set()
+        # Most directories have none of either, and there may be a million.
+        self.whiteouts: set[bytes] | None = None
+        self.recorded: dict[bytes, Recorded] | None = None  # what its entries should be; the root itself is b""
 
     def path(self, name: bytes = b"") -> bytes:
         """The path of this, or of *name* in it, from the layer's root."""
@@ -153,6 +156,11 @@ class _Directory:
             names.append(directory.name)
             directory = directory.parent
         return b"/".join(reversed(names))
+
+    def forget(self, name: bytes) -> None:
+        """Take back what is recorded of *name*, which is to become something else."""
+        if self.recorded:
+            self.recorded.pop(name, None)
 
     def below(self) -> "Iterator[_Directory]":
         """This and all directories in it, each before those in it."""
@@ -177,7 +185,6 @@ class _Unpacking:
         self._fds = {self._root: target_fd}
         self._places: dict[bytes, _Directory] = {}  # what leads where: the part before the last slash of members
         self._owners: dict[tuple[int, int], tuple[int, int]] = {}  # in the archive -> here
-        self._recorded: dict[bytes, Recorded] = {}
         self._remembered = 0
         self._aufs: set[bytes] = set()
         self._entries = self._size = self._squashed = self._dropped = 0
@@ -210,12 +217,12 @@ class _Unpacking:
         """Write the whiteouts, then give the directories their looks, innermost first."""
         for name in self._aufs:
             self._clear(self._root, name)
-        for directory in self._root.below():
-            self._write_whiteouts(directory)
+        marked = [directory.path() for directory in self._uncovered() if self._write_whiteouts(directory)]
         for directory in reversed(list(self._root.below())):
             self._dress_directory(directory)
-        recorded = list(self._recorded.values())
-        return Unpacked(self._entries, self._size, list(self._implicit()), recorded, self._squashed, self._dropped)
+        recorded = [found for each in self._root.below() if each.recorded for found in each.recorded.values()]
+        implicit = [directory.path() for directory in self._uncovered() if directory.member is None]
+        return Unpacked(self._entries, self._size, implicit, marked, recorded, self._squashed, self._dropped)
 
     def close(self) -> None:
         self._close_fds(list(self._fds))
@@ -223,13 +230,15 @@ class _Unpacking:
     # Places
 
     def _take(self, member: Member) -> None:
-        self._close_some_fds()
         directory, name = self._place(member.name)
+        self._close_some_fds()
         if not name:
             self._take_root(member)
         elif name.startswith(WHITEOUT) and not self._is_aufs(directory, name):
             self._whiteout(member, directory, name)
         else:
+            if member.kind is not Kind.HARD_LINK:
+                directory.forget(name)
             self._writers[member.kind](member, directory, name)
 
     def _take_root(self, member: Member) -> None:
@@ -259,8 +268,9 @@ class _Unpacking:
         """The directory that *parts* lead to, through links in this layer. Raises OSError."""
         here, todo, links = self._root, parts[::-1], 0
         while todo:
+            self._close_some_fds()
             name = todo.pop()
-            if name == b"..":  # out of a link
+            if name == b"..":
                 here = here.parent or here
                 continue
             child = here.children.get(name)
@@ -297,6 +307,7 @@ class _Unpacking:
         if name.startswith(WHITEOUT) and not self._is_aufs(parent, name):
             raise CorruptData(f"{_shown(parent.path(name))}: a directory with the name of a whiteout")
         self._remember(1)
+        parent.forget(name)
         os.mkdir(name, 0o700, dir_fd=self._fd(parent))
         child = parent.children[name] = _Directory(name, parent)
         return child
@@ -335,13 +346,9 @@ class _Unpacking:
     def _clear(self, directory: _Directory, name: bytes) -> None:
         """Remove what *name* is by now; it is fine if it is nothing."""
         self._places.clear()
-        path = directory.path(name)
-        self._recorded.pop(path, None)
         child = directory.children.pop(name, None)
         if child:
             self._close_fds(list(child.below()))
-            for recorded in [other for other in self._recorded if other.startswith(path + b"/")]:
-                del self._recorded[recorded]
         remove_tree(self._fd(directory), name)
 
     def _remember(self, amount: int) -> None:
@@ -418,23 +425,23 @@ class _Unpacking:
     def _device(self, member: Member, directory: _Directory, name: bytes) -> None:
         self._clear(directory, name)
         xattrs = [(key, value) for key, value in member.xattrs.items() if may_set_xattr(key, value)]
-        self._record(member, directory.path(name), (member.major, member.minor), xattrs)
+        self._record(member, directory, name, (member.major, member.minor), xattrs)
 
     def _hard_link(self, member: Member, directory: _Directory, name: bytes) -> None:
         """A second name for what an earlier member made; if that is a link, for the link."""
-        parts = _parts(member.link)
-        if not parts:
-            raise CorruptData(f"{_shown(member.name)}: a hard link to the layer's root")
+        parts = _split(member.link)  # which may have `..`: it is looked up in the layer, as the text of a link is
+        if not parts or parts[-1] == b"..":
+            raise CorruptData(f"{_shown(member.name)}: a hard link to a directory")
         source = self._walk(parts[:-1], make=False)
-        recorded = self._recorded.get(source.path(parts[-1])) if self._recorded else None
+        recorded = source.recorded.get(parts[-1]) if source.recorded else None
+        directory.forget(name)
         if recorded and recorded.device:
             self._clear(directory, name)
         elif not self._link(source, parts[-1], directory, name):
             self._clear(directory, name)
             self._link(source, parts[-1], directory, name)
         if recorded:
-            path = directory.path(name)
-            self._recorded[path] = recorded._replace(path=path)
+            self._keep(recorded, directory, name)
 
     def _link(self, source: _Directory, old: bytes, directory: _Directory, new: bytes) -> bool:
         """link(2). False if *new* is something else already."""
@@ -456,18 +463,34 @@ class _Unpacking:
             directory.opaque = True
         elif hidden in _NO_NAMES or hidden.startswith(WHITEOUT) or len(name) > 255:
             raise CorruptData(f"{_shown(member.name)}: not a name that a whiteout can have")
-        elif hidden not in directory.whiteouts:
+        else:
             self._remember(1)
+            directory.whiteouts = directory.whiteouts or set()
             directory.whiteouts.add(hidden)
 
-    def _write_whiteouts(self, directory: _Directory) -> None:
-        """Make the marks for what this layer does not have itself; if it has a directory there, that is opaque."""
+    def _uncovered(self) -> Iterator[_Directory]:
+        """The directories that something of lower layers may be seen in, each before those in it."""
+        todo = [self._root]
+        while todo:
+            directory = todo.pop()
+            if not directory.opaque:
+                yield directory
+                todo += directory.children.values()
+
+    def _write_whiteouts(self, directory: _Directory) -> bool:
+        """Make the marks for what this layer does not have itself; if it has a directory there, that is opaque.
+
+        Whether there are any is returned.
+        """
         self._close_some_fds()
-        for hidden in sorted(directory.whiteouts):
+        marked = False
+        for hidden in sorted(directory.whiteouts or ()):
             if hidden in directory.children:
                 directory.children[hidden].opaque = True
             else:
                 write_whiteout(self._fd(directory), hidden, self._style)
+                marked = True
+        return marked
 
     # Looks
 
@@ -481,7 +504,7 @@ class _Unpacking:
             os.fchmod(fd, wanted)
         os.utime(fd, ns=(member.mtime_ns, member.mtime_ns))
         if refused or wanted != member.mode or owner != (member.uid, member.gid):
-            self._record(member, directory.path(name), None, refused)
+            self._record(member, directory, name, None, refused)
 
     def _dress_name(self, member: Member, directory: _Directory, name: bytes) -> None:
         """The same for a link or FIFO, which we have just made. They have no attributes that could be set here."""
@@ -496,7 +519,7 @@ class _Unpacking:
         os.utime(name, ns=(member.mtime_ns, member.mtime_ns), dir_fd=dir_fd, follow_symlinks=False)
         self._dropped += len(member.xattrs)
         if owner != (member.uid, member.gid):
-            self._record(member, directory.path(name), None, [])
+            self._record(member, directory, name, None, [])
 
     def _dress_directory(self, directory: _Directory) -> None:
         self._close_some_fds()
@@ -553,21 +576,20 @@ class _Unpacking:
         return refused
 
     def _record(
-        self, member: Member, path: bytes, device: tuple[int, int] | None, xattrs: list[tuple[bytes, bytes]]
+        self,
+        member: Member,
+        directory: _Directory,
+        name: bytes,
+        device: tuple[int, int] | None,
+        xattrs: list[tuple[bytes, bytes]],
     ) -> None:
-        self._remember(1 + sum(len(value) for _, value in xattrs) // 512)
         mode = _TYPES[member.kind] | member.mode
-        self._recorded[path] = Recorded(path, member.uid, member.gid, mode, device, tuple(xattrs))
+        self._keep(Recorded(b"", member.uid, member.gid, mode, device, tuple(xattrs)), directory, name)
 
-    def _implicit(self) -> Iterator[bytes]:
-        """Paths of the directories that no member is, but for those that cover what is below."""
-        todo = [self._root]
-        while todo:
-            directory = todo.pop()
-            if not directory.opaque:
-                if directory.member is None:
-                    yield directory.path()
-                todo += directory.children.values()
+    def _keep(self, recorded: Recorded, directory: _Directory, name: bytes) -> None:
+        self._remember(1 + sum(len(value) for _, value in recorded.xattrs) // 512)
+        directory.recorded = directory.recorded or {}
+        directory.recorded[name] = recorded._replace(path=directory.path(name))
 
 
 def _parts(path: bytes) -> list[bytes]:
