@@ -7,7 +7,7 @@
 #   make bench      measure against podman
 #   make venv       only make .venv
 #
-# ARGS='…' goes to pytest.
+# ARGS='…' goes to pytest, or names the measurements to make.
 
 TARGETS := demo test test-vm bench venv
 ARGS ?=
