@@ -32,7 +32,7 @@ def busybox_entries() -> list[Entry]:
     """This machine's static busybox with a hard link for each applet, as in Docker's image; uid 1000 is `user`."""
     program = Path("/bin/busybox")
     applets = subprocess.run([program, "--list"], check=True, capture_output=True, text=True).stdout.split()
-    links = [hardlink(f"bin/{name}", "bin/busybox") for name in applets if name != "busybox"]
+    links = [hardlink(f"bin/{name}", "bin/busybox", 0o755) for name in applets if name != "busybox"]
     directories = [directory(name) for name in ("bin", "dev", "etc", "home", "proc", "sys", "usr", "usr/bin", "var")]
     passwd = (
         b"root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000:user:/home/user:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
@@ -189,7 +189,7 @@ BUILDERS: dict[str, Callable[[Layout], Descriptor]] = {
     "multiarch": build_multiarch,
     "whiteouts": build_whiteouts,
 }
-KEPT = {"big": 3, "debian": 1}  # in the user's cache; the number changes when the recipe does
+KEPT = {"big": 4, "debian": 1}  # in the user's cache; the number changes when the recipe does
 
 
 def cache_directory() -> Path:

@@ -54,8 +54,9 @@ def symlink(path: str, target: str) -> Entry:
     return entry(path, tarfile.SYMTYPE, 0o777, link=target)
 
 
-def hardlink(path: str, target: str) -> Entry:
-    return entry(path, tarfile.LNKTYPE, 0o644, link=target)
+def hardlink(path: str, target: str, mode: int = 0o644) -> Entry:
+    """*mode* is the file's: podman sets it again for each of its names."""
+    return entry(path, tarfile.LNKTYPE, mode, link=target)
 
 
 def whiteout(path: str) -> Entry:
