@@ -15,7 +15,7 @@ class Podman:
 
     def __init__(self, directory: Path, registry_host: str) -> None:
         self.directory = directory
-        config = directory / "config" / "containers"
+        config = directory / ".config" / "containers"
         config.mkdir(parents=True)
         (directory / "run").mkdir(mode=0o700)
         (config / "containers.conf").write_text(_CONTAINERS)
@@ -24,10 +24,12 @@ class Podman:
         self.env = {
             "HOME": str(directory),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "XDG_CONFIG_HOME": str(directory / "config"),
-            "XDG_DATA_HOME": str(directory / "data"),
             "XDG_RUNTIME_DIR": str(directory / "run"),
         }
+
+        if Path("/sys/fs/cgroup/unified").is_dir():
+            # crun refuses a machine with both versions; podman's own mount namespace can show it the second alone.
+            self.run("unshare", "mount", "--bind", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
     @staticmethod
     def is_here() -> bool:
@@ -39,6 +41,5 @@ class Podman:
 
     def close(self) -> None:
         """End what runs, and remove everything, which takes podman's own user namespace."""
-        subprocess.run(["podman", "rm", "-af", "-t", "0"], env=self.env, capture_output=True)
-        subprocess.run(["podman", "unshare", "rm", "-rf", str(self.directory / "data")], env=self.env)
-        subprocess.run(["podman", "system", "migrate"], env=self.env, capture_output=True)  # ends its pause process
+        for command in ("rm -af -t 0", "system reset -f"):
+            subprocess.run(["podman", *command.split()], env=self.env, capture_output=True)
