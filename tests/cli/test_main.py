@@ -1,5 +1,6 @@
 """From the command line's words to an exit status and what is printed."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -9,8 +10,9 @@ from types import ModuleType
 import pytest
 
 from rootless.cli import COMMANDS, COMMON, MANAGEMENT, SUMMARIES, main, streams
-from rootless.cli.command import Options, at_least, command, flag, text
+from rootless.cli.command import Command, Options, at_least, command, flag, text
 from rootless.errors import InvalidInput, NotFound
+from rootless.runtime import prepared
 
 TREE = Path(__file__).parents[2]
 
@@ -133,7 +135,9 @@ def test_help_names_every_command_and_management_command(line: str, capsys: pyte
     assert {*COMMANDS, *MANAGEMENT, "--root", "--storage-driver"} <= set(words)
 
 
-@pytest.mark.parametrize("line", ["help sample", "sample --help", "samples ls --help", "help samples ls"])
+@pytest.mark.parametrize(
+    "line", ["help sample", "sample --help", "samples ls --help", "help samples ls", "help sample x"]
+)
 def test_help_of_a_command_names_its_other_spellings(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.execute(line.split()) == 0
     assert "rootless samples ls, rootless samples list, rootless sample\n" in capsys.readouterr().out
@@ -145,6 +149,63 @@ def test_a_management_command_shows_each_verb_once(line: str, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "  ls          A sample\n" in out
     assert "list" not in out
+
+
+@pytest.mark.parametrize(
+    ("line", "begun"),
+    [
+        ("sample -q x", ["exec"]),
+        ("-D sample x", ["exec"]),
+        ("samples list x", ["exec"]),
+        ("samples", []),
+        ("sample", []),
+        ("sample --help", []),
+        ("help sample", []),
+        ("--version", []),
+    ],
+)
+def test_a_helper_is_begun_for_a_line_that_may_need_it(
+    line: str, begun: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def begin(verb: str) -> str:
+        calls.append(verb)
+        return "the helper"
+
+    monkeypatch.setitem(main._PREPARED, "sample:sample", "exec")
+    monkeypatch.setattr(prepared, "begin", begin)
+    monkeypatch.setattr(sample, "function", lambda options: calls.append(options.settings.prepared))
+    main.execute(line.split())
+    assert calls == ([*begun, "the helper"] if begun else [])
+
+
+def test_a_helper_is_begun_before_the_commands_module_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+
+    def load(target: str) -> Command:
+        order.append("load")
+        return sample
+
+    monkeypatch.setitem(main._PREPARED, "sample:sample", "exec")
+    monkeypatch.setattr(prepared, "begin", lambda verb: order.append("begin"))
+    monkeypatch.setattr(main, "load", load)
+    main.execute(["sample", "x"])
+    assert order == ["begin", "load"]
+
+
+def test_the_commands_that_helpers_are_begun_for_are_in_the_table() -> None:
+    assert {COMMANDS[verb]: verb for verb in ("run", "start", "exec")} == main._PREPARED
+
+
+def test_garbage_is_collected_while_a_command_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    collected: list[bool] = []
+    monkeypatch.setattr(sample, "function", lambda options: collected.append(gc.isenabled()))
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    with pytest.raises(SystemExit):
+        main.main(["sample", "x"])
+    gc.unfreeze()
+    assert collected == [True]
 
 
 def test_the_table_is_whole() -> None:
@@ -224,7 +285,45 @@ def test_a_closed_standard_output_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_shell_can_complete_commands_and_options() -> None:
+def test_what_was_written_before_an_error_is_not_lost() -> None:
+    code = "from rootless.cli import main, streams; streams.write('before\\n'); main.main(['sampel'])"
+    done = python("-c", code)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[0]) == (
+        1,
+        "before\n",
+        "rootless: unknown command: rootless sampel",
+    )
+
+
+def test_an_error_is_told_though_what_was_written_before_cannot_be() -> None:
+    code = "from rootless.cli import main, streams; streams.write('before\\n'); main.main(['--foo'])"
+    with open("/dev/full", "wb") as full:
+        done = python("-c", code, stdout=full.fileno(), PYTHONUNBUFFERED="")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (125, "unknown flag: --foo")
+    assert done.stderr.endswith("Run 'rootless --help' for more information\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("--storage", ["--storage-driver"]),
+        ("re", ["rename", "restart"]),
+        ("container re", ["rename", "restart"]),  # and remove, which help does not show either
+        ("--root /r ps --no", ["--no-trunc"]),
+        ("container ls -a --no", ["--no-trunc"]),
+        ("ps --foo --no", ["--no-trunc"]),
+        ("nonsense --no", []),
+    ],
+)
+def test_the_shell_can_complete_commands_and_options(typed: str, completed: list[str]) -> None:
     code = "import sys; sys.argv = ['rootless']; from rootless.cli.main import main; main()"
-    done = python("-c", code, _ROOTLESS_COMPLETE="bash_complete", COMP_WORDS="rootless --storage", COMP_CWORD="1")
-    assert done.stdout == "plain,--storage-driver\n"
+    words = f"rootless {typed}"
+    done = python(
+        "-c", code, _ROOTLESS_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(len(words.split()) - 1)
+    )
+    assert done.stdout.split() == [f"plain,{word}" for word in completed]
+
+
+def test_an_empty_variable_of_completion_asks_for_nothing() -> None:
+    done = python("-m", "rootless", "--version", _ROOTLESS_COMPLETE="")
+    assert (done.returncode, done.stdout) == (0, "rootless version 0.1.0\n")
