@@ -38,7 +38,7 @@ def parse_detach_keys(text: str) -> bytes:
     for key in text.split(",") if text else ():
         if len(key) == 1 and key.isascii():
             keys += key.encode()
-        elif key.lower().startswith("ctrl-") and len(key) == 6 and (key[5].isalpha() or key[5] in "@[\\]^_"):
+        elif key.lower().startswith("ctrl-") and len(key) == 6 and "@" <= key[5].upper() <= "_":
             keys.append(ord(key[5].upper()) & 0x1F)
         else:
             raise InvalidInput(f"invalid detach keys ({text}): unknown character: '{key}'")
@@ -65,10 +65,10 @@ class Detector:
                 if self._held == len(self._keys):
                     return bytes(passed), True
                 continue
-            passed += self._keys[: self._held]
-            self._held = int(byte == self._keys[0])
-            if not self._held:
-                passed.append(byte)
+            seen = self._keys[: self._held] + bytes((byte,))
+            # The end of what was seen may be the beginning of the keys: with a,a,b the second a of a,a,a.
+            self._held = next(n for n in range(len(seen) - 1, -1, -1) if seen.endswith(self._keys[:n]))
+            passed += seen[: len(seen) - self._held]
         return bytes(passed), False
 
 

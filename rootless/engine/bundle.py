@@ -82,6 +82,7 @@ def capability_sets(add: list[str], drop: list[str], *, privileged: bool) -> Con
             granted = [name for name in adds if name != "ALL"]
         granted = [name for name in granted if name not in drops]
         granted += [name for name in adds if name != "ALL" and name not in granted and name not in drops]
+    granted = list(dict.fromkeys(granted))
     return dict.fromkeys(("bounding", "effective", "permitted"), granted)
 
 

@@ -67,7 +67,9 @@ def parse_configuration(data: bytes, path: str) -> Configuration:
     registries = document.pop("registry", {})
     for section, values in document.items():
         _check(path, section, values, _KEYS.get(section))
-    for host, values in registries.items() if isinstance(registries, dict) else ():
+    if not isinstance(registries, dict):
+        raise InvalidInput(f"{path}: registry must be a section")
+    for host, values in registries.items():
         _check(path, f"registry.{host}", values, _REGISTRY_KEYS)
     run = document.get("run", {})
     return Configuration(
@@ -88,3 +90,5 @@ def _check(path: str, section: str, values: Any, keys: Mapping[str, type] | None
             raise InvalidInput(f"{path}: unknown key {key!r} in [{section}]", hint=f"there are: {', '.join(keys)}")
         if not isinstance(value, keys[key]):
             raise InvalidInput(f"{path}: {key} in [{section}] must be a {keys[key].__name__}")
+        if isinstance(value, list) and not all(isinstance(item, str) for item in value):
+            raise InvalidInput(f"{path}: {key} in [{section}] must be a list of strings")
