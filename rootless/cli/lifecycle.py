@@ -187,6 +187,7 @@ def rm(options: RmOptions) -> int:
     engine = engine_of(options)
     engine.enter_namespace()
     engine.layout.empty_trash()
+    engine.containers.sweep()
 
     def remove_one(name: str) -> None:
         try:

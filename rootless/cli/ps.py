@@ -247,6 +247,7 @@ def prune(options: PruneOptions) -> int:
     engine = engine_of(options)
     engine.enter_namespace()
     engine.layout.empty_trash()
+    engine.containers.sweep()
     _, until = time_window(filters, time.time_ns())
     removed, freed = [], 0
     for listed in list_containers(engine):

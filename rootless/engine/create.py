@@ -8,6 +8,7 @@ from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id, random_name
 from rootless.engine.options import ContainerOptions, HealthOption, MountOption
+from rootless.engine.remove import remove_anonymous_volumes
 from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
 from rootless.linux import files
 from rootless.network import name_files
@@ -38,11 +39,13 @@ def create(engine: Engine, options: ContainerOptions) -> Record:
         else:
             image, config = _hold_image(engine, options, held)
         container_id = random_id()
+        held.enter_context(engine.containers.lock(container_id))
         name = _take_name(engine, options.name, container_id)
         try:
             return _create(engine, options, image, config, container_id, name)
         except BaseException:
             engine.containers.free_name(name, container_id)
+            engine.layout.forget_lock(f"container.{container_id}")
             raise
 
 
@@ -71,18 +74,32 @@ def _create(
             f"container ID file found, make sure the other container isn't running or delete {options.cidfile}"
         )
     record = build_record(options, config, container_id, name, image)
-    record["mounts"] = _prepare_mounts(engine, options, config, record)
+    planned = _plan_mounts(engine, options, config)
     staged = engine.containers.stage()
-    if image is None:
-        record["host_mounts"] = host_image.prepare(staged)
-    else:
-        for directory in ("upper", "work", "rootfs"):
-            os.mkdir(os.path.join(staged, directory), 0o755)
-    _write_name_files(staged, record)
-    engine.containers.commit(staged, record, initial_state(), durable=not options.auto_remove)
-    if options.cidfile:
-        files.replace_file(options.cidfile, container_id.encode(), 0o644)
+    try:
+        for mount in planned:
+            record["mounts"].append(_make_mount(engine, mount))
+        if image is None:
+            record["host_mounts"] = host_image.prepare(staged)
+        else:
+            for directory in ("upper", "work", "rootfs"):
+                os.mkdir(os.path.join(staged, directory), 0o755)
+        _write_name_files(staged, record)
+        if options.cidfile:
+            _write_cidfile(options.cidfile, container_id)
+        engine.containers.commit(staged, record, initial_state(), durable=not options.auto_remove)
+    except BaseException:
+        remove_anonymous_volumes(engine, record)
+        engine.layout.discard(staged)
+        raise
     return record
+
+
+def _write_cidfile(path: str, container_id: str) -> None:
+    try:
+        files.replace_file(path, container_id.encode(), 0o644)
+    except OSError as error:
+        raise InvalidInput(f"failed to create the container ID file {path}: {error.strerror}") from error
 
 
 def initial_state() -> Record:
@@ -278,12 +295,15 @@ def health_record(option: HealthOption, image: Healthcheck | None) -> Record | N
     }
 
 
-def _prepare_mounts(engine: Engine, options: ContainerOptions, config: RuntimeConfig, record: Record) -> list[Record]:
-    """What is mounted besides the standard file systems, by destination; volumes are made."""
-    mounts: dict[str, Record] = {}
+def _plan_mounts(engine: Engine, options: ContainerOptions, config: RuntimeConfig) -> list[MountOption | Record]:
+    """What is mounted besides the standard file systems, from the root down: options, and records of other containers.
+
+    Raises InvalidInput for what cannot be; nothing is made yet.
+    """
+    mounts: dict[str, MountOption | Record] = {}
     for destination in config.volumes:
         path = _destination(destination)
-        mounts[path] = _volume(engine, MountOption("volume", "", path))
+        mounts[path] = MountOption("volume", "", path)
     for other in options.volumes_from:
         for mount in _mounts_from(engine, other):
             mounts[mount["destination"]] = mount
@@ -293,14 +313,32 @@ def _prepare_mounts(engine: Engine, options: ContainerOptions, config: RuntimeCo
         if destination in seen:
             raise InvalidInput(f"Duplicate mount point: {destination}")
         seen.add(destination)
-        option = option._replace(destination=destination)
-        if option.type == "volume":
-            mounts[destination] = _volume(engine, option)
-        elif option.type == "bind":
-            mounts[destination] = _bind(option)
-        else:
-            mounts[destination] = _mount_record(option, source="", name="")
+        if option.type == "bind":
+            option = option._replace(source=_source(option))
+        mounts[destination] = option._replace(destination=destination)
     return [mounts[destination] for destination in sorted(mounts, key=lambda path: (path.count("/"), path))]
+
+
+def _source(option: MountOption) -> str:
+    """The absolute path of a bind's source."""
+    source = os.path.abspath(option.source)
+    if not option.create_source and not os.path.lexists(source):
+        raise InvalidInput(f"bind source path does not exist: {source}")
+    return source
+
+
+def _make_mount(engine: Engine, mount: MountOption | Record) -> Record:
+    """The record of a mount, whose volume or host directory is made if it is missing."""
+    if not isinstance(mount, MountOption):
+        return mount
+    if mount.type == "volume":
+        return _volume(engine, mount)
+    if mount.type == "bind" and not os.path.lexists(mount.source):
+        try:
+            os.makedirs(mount.source, exist_ok=True)
+        except OSError as error:
+            raise InvalidInput(f"cannot make the source of a bind, {mount.source}: {error.strerror}") from error
+    return _mount_record(mount, source=mount.source, name="")
 
 
 def _destination(path: str) -> str:
@@ -310,15 +348,6 @@ def _destination(path: str) -> str:
     if normal == "/":
         raise InvalidInput("invalid specification: destination can't be '/'")
     return normal
-
-
-def _bind(option: MountOption) -> Record:
-    source = os.path.abspath(option.source)
-    if not os.path.lexists(source):
-        if not option.create_source:
-            raise InvalidInput(f"bind source path does not exist: {source}")
-        os.makedirs(source, exist_ok=True)
-    return _mount_record(option, source=source, name="")
 
 
 def _volume(engine: Engine, option: MountOption) -> Record:

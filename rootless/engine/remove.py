@@ -46,16 +46,23 @@ def remove_ended(engine: Engine, container_id: str) -> None:
 
 def _remove_locked(engine: Engine, record: Record, *, volumes: bool) -> None:
     engine.containers.remove(record["id"])
-    anonymous = [m["name"] for m in record["mounts"] if m["anonymous"]]
-    if volumes and anonymous:
-        with engine.layout.lock("volumes"):
-            for name in anonymous:
-                if not volume_users(engine, name):
-                    try:
-                        engine.volumes.remove(name)
-                    except NotFound:
-                        continue
+    if volumes:
+        remove_anonymous_volumes(engine, record)
     engine.layout.forget_lock(f"container.{record['id']}")
+
+
+def remove_anonymous_volumes(engine: Engine, record: Record) -> None:
+    """Remove those anonymous volumes of a container, which is not there any more, that no other one has taken over."""
+    anonymous = [mount["name"] for mount in record["mounts"] if mount["anonymous"]]
+    if not anonymous:
+        return
+    with engine.layout.lock("volumes"):
+        for name in anonymous:
+            if not volume_users(engine, name):
+                try:
+                    engine.volumes.remove(name)
+                except NotFound:
+                    continue
 
 
 def volume_users(engine: Engine, name: str) -> list[str]:

@@ -51,9 +51,9 @@ class Containers:
         """Where its sockets and locks are while it runs."""
         return self._layout.run_path("containers", container_id)
 
-    def lock(self, container_id: str) -> AbstractContextManager[int]:
-        """The lock of everything that changes a container from outside: start, remove, rename."""
-        return self._layout.lock(f"container.{container_id}")
+    def lock(self, container_id: str, *, blocking: bool = True) -> AbstractContextManager[int]:
+        """The lock of everything that makes or changes a container from outside: create, start, remove, rename."""
+        return self._layout.lock(f"container.{container_id}", blocking=blocking)
 
     def take_name(self, name: str, container_id: str) -> None:
         """Let *name* mean the container. Raises Conflict where it means another."""
@@ -70,7 +70,7 @@ class Containers:
                 continue
             if holder == container_id:
                 return
-            if os.path.exists(self.directory(holder)):
+            if not self._is_lost(holder):
                 raise Conflict(
                     f'the container name "/{name}" is already in use by container "{holder}"',
                     hint="remove or rename that container to be able to reuse the name",
@@ -80,6 +80,17 @@ class Containers:
             with suppress(FileNotFoundError):
                 os.rename(path, aside)
                 os.unlink(aside)
+
+    def _is_lost(self, container_id: str) -> bool:
+        """Whether a container is not there and not being made either: whoever makes one holds its lock."""
+        try:
+            with self.lock(container_id, blocking=False):
+                if os.path.exists(self.directory(container_id)):
+                    return False
+                self._layout.forget_lock(f"container.{container_id}")
+                return True
+        except BlockingIOError:
+            return False
 
     def free_name(self, name: str, container_id: str) -> None:
         """The name means nothing any more, if it meant the container."""
@@ -192,3 +203,18 @@ class Containers:
         self._layout.discard(self.directory(container_id))
         with suppress(FileNotFoundError):
             remove_path(self.run_directory(container_id))
+
+    def sweep(self) -> None:
+        """Remove what is left of containers that were killed while they were being made or removed.
+
+        Their lock is the first thing that is made and the last that goes, so it shows which they are.
+        """
+        locks = {
+            name.partition(".")[2] for name in os.listdir(self._layout.run_path("locks")) if name[:10] == "container."
+        }
+        for container_id in locks.difference(self.list()):
+            if self._is_lost(container_id):
+                for name in os.listdir(self._layout.path("names")):
+                    self.free_name(name, container_id)
+                with suppress(FileNotFoundError):
+                    remove_path(self.run_directory(container_id))

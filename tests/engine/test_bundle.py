@@ -1,0 +1,226 @@
+"""From a container's record to config.json."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rootless.engine import bundle
+from rootless.engine.create import create
+from rootless.engine.options import ContainerOptions, DeviceOption, MountOption
+from rootless.errors import Conflict, HostUnsupported, InvalidInput
+from rootless.linux import capabilities
+from rootless.spec.runtime import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Config
+from tests.support.store import Store
+
+ALL = list(capabilities.NAMES)
+USUAL = list(DEFAULT_CAPABILITIES)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setenv("ROOTLESS_CONFIG", str(tmp_path / "none.toml"))
+    for name in ("root", "run"):
+        (tmp_path / name).mkdir(mode=0o700)
+    return Store(tmp_path / "root", tmp_path / "run")
+
+
+Bundled = Callable[..., Config]
+
+
+@pytest.fixture
+def bundled(store: Store) -> Bundled:
+    """`bundled(read_only=True)` is the config.json of a container with these options."""
+
+    def build(layers: tuple[str, ...] = ("base",), window: tuple[int, int] = (0, 0), **options: Any) -> Config:
+        image = store.add_image(layers=layers)
+        record = create(store.engine, ContainerOptions(image.id, **options))
+        return bundle.build(store.engine, record, "range", window)
+
+    return build
+
+
+def mount_at(config: Config, destination: str) -> Config:
+    [found] = [m for m in config["mounts"] if m["destination"] == destination]
+    return dict(found)
+
+
+def namespaces(config: Config) -> dict[str, str]:
+    return {n["type"]: n.get("path", "") for n in config["linux"]["namespaces"]}
+
+
+# --- capabilities
+
+
+@pytest.mark.parametrize(
+    ("add", "drop", "expected"),
+    [
+        ([], [], USUAL),
+        (["SYS_TIME"], [], [*USUAL, "CAP_SYS_TIME"]),
+        (["cap_sys_time", "CAP_SYS_TIME", "CHOWN"], [], [*USUAL, "CAP_SYS_TIME"]),
+        ([], ["chown", "CAP_KILL"], [c for c in USUAL if c not in ("CAP_CHOWN", "CAP_KILL")]),
+        ([], ["ALL"], []),
+        (["CHOWN"], ["all"], ["CAP_CHOWN"]),
+        (["ALL"], [], ALL),
+        (["all"], ["SYS_ADMIN"], [c for c in ALL if c != "CAP_SYS_ADMIN"]),
+        (["ALL"], ["ALL"], []),
+    ],
+)
+def test_capabilities_that_are_added_and_dropped(add: list[str], drop: list[str], expected: list[str]) -> None:
+    sets = bundle.capability_sets(add, drop, privileged=False)
+    assert sets == {"bounding": expected, "effective": expected, "permitted": expected}
+
+
+def test_privileged_has_all_capabilities_and_none_are_inherited() -> None:
+    assert bundle.capability_sets([], ["ALL"], privileged=True) == dict.fromkeys(
+        ("bounding", "effective", "permitted"), ALL
+    )
+
+
+@pytest.mark.parametrize("name", ["NONSENSE", "", "CAP_", "SYS ADMIN", "CAP_CAP_CHOWN"])
+def test_a_capability_that_does_not_exist_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=f"invalid capability: {name}"):
+        bundle.capability_sets([name], [], privileged=False)
+    with pytest.raises(InvalidInput, match=f"invalid capability: {name}"):
+        bundle.capability_sets([], [name], privileged=False)
+
+
+# --- the process
+
+
+def test_the_process_is_what_was_asked_for(bundled: Bundled) -> None:
+    process = bundled(
+        command=("a", "b"),
+        user="u:g",
+        working_directory="/w",
+        environment=("A=1",),
+        ulimits=(("nofile", 10, 20),),
+        oom_score=7,
+        no_new_privileges=True,
+        hostname="h",
+    )["process"]
+    assert (process["args"], process["user"], process["cwd"]) == (["a", "b"], {"username": "u:g"}, "/w")
+    assert process["env"] == ["PATH=/bin", "A=1", "HOSTNAME=h"]
+    assert process["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20}]
+    assert (process["oomScoreAdj"], process["noNewPrivileges"]) == (7, True)
+
+
+def test_a_hostname_in_the_environment_is_the_callers(bundled: Bundled) -> None:
+    assert bundled(environment=("HOSTNAME=mine",))["process"]["env"] == ["PATH=/bin", "HOSTNAME=mine"]
+
+
+def test_a_terminal_begins_with_the_size_of_the_callers(bundled: Bundled) -> None:
+    assert bundled(terminal=True, window=(24, 80))["process"]["consoleSize"] == {"height": 24, "width": 80}
+    assert "consoleSize" not in bundled(terminal=True)["process"]
+
+
+# --- the root and the standard mounts
+
+
+def test_the_top_layer_comes_first(bundled: Bundled, store: Store) -> None:
+    config = bundled(layers=("base", "middle", "top"))
+    lowers = mount_at(config, "/")["options"][0].removeprefix("lowerdir=").split(":")
+    assert [[path.name for path in Path(lower).iterdir()] for lower in lowers] == [["top"], ["middle"], ["base"]]
+
+
+def test_an_image_without_layers_has_an_empty_root(bundled: Bundled) -> None:
+    [lower] = mount_at(bundled(layers=()), "/")["options"][0].removeprefix("lowerdir=").split(":")
+    assert list(Path(lower).iterdir()) == []
+
+
+def test_standard_mounts_come_before_the_users(bundled: Bundled) -> None:
+    config = bundled(mounts=(MountOption("tmpfs", "", "/dev/x"), MountOption("tmpfs", "", "/proc/y")))
+    order = [m["destination"] for m in config["mounts"]]
+    assert order.index("/") == 0
+    assert order.index("/dev") < order.index("/dev/shm") < order.index("/dev/x")
+    assert order.index("/proc") < order.index("/proc/y")
+
+
+def test_shm_has_the_size_that_was_asked_for(bundled: Bundled) -> None:
+    assert "size=12345" in mount_at(bundled(shm_size=12345), "/dev/shm")["options"]
+
+
+def test_what_tells_of_the_host_is_masked_unless_privileged(bundled: Bundled) -> None:
+    assert bundled()["linux"]["maskedPaths"] == list(MASKED_PATHS)
+    assert bundled()["linux"]["readonlyPaths"] == list(READONLY_PATHS)
+    for option in ("privileged", "unmasked"):
+        linux = bundled(**{option: True})["linux"]
+        assert (linux["maskedPaths"], linux["readonlyPaths"]) == ([], [])
+
+
+def test_name_files_are_the_containers_own_unless_the_user_mounts_others(bundled: Bundled, tmp_path: Path) -> None:
+    (tmp_path / "hosts").touch()
+    config = bundled(mounts=(MountOption("bind", str(tmp_path / "hosts"), "/etc/hosts"),))
+    assert mount_at(config, "/etc/hosts")["source"] == str(tmp_path / "hosts")
+    assert mount_at(config, "/etc/resolv.conf")["source"].endswith("/resolv.conf")
+
+
+# --- the user's mounts
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        (MountOption("bind", "", "/x"), ["rbind", "rprivate", "nosuid", "nodev"]),
+        (MountOption("bind", "", "/x", read_only=True), ["rbind", "rprivate", "nosuid", "nodev", "rro"]),
+        (MountOption("bind", "", "/x", options=("rshared",)), ["rbind", "rprivate", "nosuid", "nodev", "rshared"]),
+        (
+            MountOption("bind", "", "/x", read_only=True, options=("bind",)),
+            ["rbind", "rprivate", "nosuid", "nodev", "bind", "ro"],
+        ),
+        (MountOption("volume", "v-1", "/x"), ["rbind", "rprivate", "nosuid", "nodev", "copyup"]),
+        (MountOption("volume", "v-1", "/x", no_copy=True), ["rbind", "rprivate", "nosuid", "nodev"]),
+        (MountOption("tmpfs", "", "/x"), ["noexec", "nosuid", "nodev"]),
+        (
+            MountOption("tmpfs", "", "/x", options=("exec", "size=1m"), read_only=True),
+            ["noexec", "nosuid", "nodev", "exec", "size=1m", "ro"],
+        ),
+    ],
+)
+def test_options_of_mounts(option: MountOption, expected: list[str], bundled: Bundled, tmp_path: Path) -> None:
+    if option.type == "bind":
+        option = option._replace(source=str(tmp_path))
+    assert mount_at(bundled(mounts=(option,)), "/x")["options"] == expected
+
+
+def test_a_device_is_a_bind_of_the_hosts(bundled: Bundled) -> None:
+    config = bundled(devices=(DeviceOption("/dev/null", "/dev/mine", "r"),))
+    found = mount_at(config, "/dev/mine")
+    assert (found["source"], found["options"]) == ("/dev/null", ["rbind", "rprivate", "ro"])
+
+
+def test_what_is_no_device_is_refused(bundled: Bundled) -> None:
+    with pytest.raises(HostUnsupported, match="'/dev/nonexistent': No such file"):
+        bundled(devices=(DeviceOption("/dev/nonexistent", "/dev/x"),))
+    with pytest.raises(InvalidInput, match="/etc/passwd is not a device node"):
+        bundled(devices=(DeviceOption("/etc/passwd", "/dev/x"),))
+
+
+# --- namespaces
+
+
+def test_every_namespace_is_the_containers_own(bundled: Bundled) -> None:
+    expected = dict.fromkeys(("mount", "cgroup", "pid", "ipc", "uts", "network"), "")
+    assert namespaces(bundled()) == expected
+
+
+@pytest.mark.parametrize(("option", "kind"), [("pid", "pid"), ("ipc", "ipc"), ("uts", "uts"), ("network", "network")])
+def test_a_namespace_of_the_host_is_left_out(option: str, kind: str, bundled: Bundled) -> None:
+    config = bundled(**{option: "host"})
+    assert kind not in namespaces(config)
+    assert ("hostname" in config) == (option != "uts")
+
+
+def test_a_namespace_of_another_container_is_joined_while_that_runs(bundled: Bundled, store: Store) -> None:
+    other = store.add_container(None, "other")
+    with pytest.raises(Conflict, match="cannot join the namespaces of container other: it is not running"):
+        bundled(pid="container:other")
+    with store.running(other):
+        assert namespaces(bundled(network="container:other"))["network"] == "/proc/0/ns/net"
+
+
+@pytest.mark.parametrize("option", ["pid", "ipc", "uts"])
+def test_a_namespace_that_does_not_exist_is_refused(option: str, bundled: Bundled) -> None:
+    with pytest.raises(InvalidInput, match=f"invalid {option} mode: nonsense"):
+        bundled(**{option: "nonsense"})
