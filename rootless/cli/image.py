@@ -203,7 +203,7 @@ class InspectOptions(Options):
     at_least(1),
     examples="""
         The labels of an image:
-            $ {path} --format '{{{{json .Config.Labels}}}}' debian
+            $ {path} --format '{{json .Config.Labels}}' debian
     """,
 )
 def inspect(options: InspectOptions) -> int:

@@ -25,7 +25,7 @@ class FormatOptions(Options):
     NO_ARGUMENTS,
     examples="""
         How users are mapped into containers, for a script:
-            $ {path} --format '{{{{.Rootless.UserNamespace.Rung}}}}'
+            $ {path} --format '{{.Rootless.UserNamespace.Rung}}'
     """,
 )
 def info(options: FormatOptions) -> None:

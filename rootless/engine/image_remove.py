@@ -23,8 +23,8 @@ from rootless.store.containers import LIVE
 from rootless.store.images import Image
 
 _AT_A_TIME = 64  # locks held together: each is an open file
-_YOUNG = 3600  # seconds in which a blob may lack a record: a pull writes the small ones first
-_PARTIAL_DAYS = 7 * 24 * 3600  # seconds after which nobody will go on with a download
+_YOUNG = 24 * 3600  # seconds in which a blob may lack a record: a pull that takes long has not written it yet
+_ABANDONED = 7 * 24 * 3600  # seconds after which nobody will go on with a download
 
 T = TypeVar("T", ChainID, Digest)
 
@@ -193,7 +193,7 @@ def sweep(engine: Engine) -> Removal:
     names = os.listdir(engine.layout.path("blobs", "sha256"))
     blobs = [Digest(f"sha256:{name}") for name in names if len(name) == 64]
     freed += remove_blobs(engine, blobs, older_than=now - _YOUNG)
-    engine.blobs.sweep_partial(older_than=now - _PARTIAL_DAYS)
+    engine.blobs.sweep_partial(older_than=now - _ABANDONED)
     return Removal([Removed(deleted=layer) for layer in layers], freed)
 
 
