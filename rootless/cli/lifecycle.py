@@ -8,9 +8,9 @@ from rootless.engine import control
 from rootless.engine import run as running
 from rootless.engine.context import Engine
 from rootless.engine.exec import ExecOptions, exec_
-from rootless.engine.remove import remove
+from rootless.engine.remove import begin_kill, remove
 from rootless.engine.rename import rename as rename_container
-from rootless.errors import HostUnsupported, InvalidInput, NotFound
+from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
 
 
 class StartOptions(Options):
@@ -189,6 +189,8 @@ def rm(options: RmOptions) -> int:
     engine.layout.empty_trash()
     engine.containers.sweep()
 
+    killed = begin_kill(engine, _known(engine, options.arguments)) if options.force else []
+
     def remove_one(name: str) -> None:
         try:
             remove(engine, engine.containers.find(name), force=options.force, volumes=options.volumes)
@@ -196,7 +198,21 @@ def rm(options: RmOptions) -> int:
             if not options.force:
                 raise
 
-    return for_each(options.arguments, remove_one)
+    status = for_each(options.arguments, remove_one)
+    for connection in killed:
+        connection.close()
+    return status
+
+
+def _known(engine: Engine, names: list[str]) -> list[str]:
+    """The ids of those of *names* that are containers; the others will be told when their turn comes."""
+    found = []
+    for name in names:
+        try:
+            found.append(engine.containers.find(name))
+        except (NotFound, Conflict):
+            continue
+    return found
 
 
 @command("pause", "CONTAINER [CONTAINER...]", Options, at_least(1))

@@ -7,6 +7,7 @@ from rootless.engine.context import Engine
 from rootless.engine.control import connect
 from rootless.errors import Conflict, NotFound
 from rootless.runtime import channel
+from rootless.runtime.channel import Socket
 from rootless.store.containers import LIVE, Record
 
 _KILL_SECONDS = 10.0
@@ -78,6 +79,23 @@ def volume_users(engine: Engine, name: str) -> list[str]:
     return users
 
 
+def begin_kill(engine: Engine, container_ids: list[str]) -> list[Socket]:
+    """Have all of them killed at once, so that removing the first does not keep the others alive.
+
+    The connections are to be kept until they are removed: a monitor tells its clients how its container ended.
+    """
+    connections = []
+    for container_id in container_ids:
+        connection = connect(engine, container_id)
+        if connection is not None:
+            try:
+                channel.send(connection, channel.STOP, "9 0")
+                connections.append(connection)
+            except OSError:
+                connection.close()  # it has just ended
+    return connections
+
+
 def _kill(engine: Engine, container_id: str) -> None:
     """SIGKILL without restart, and wait until its monitor has recorded the end."""
     connection = connect(engine, container_id)
@@ -92,6 +110,6 @@ def _kill(engine: Engine, container_id: str) -> None:
             connection.close()
     deadline = time.monotonic() + _KILL_SECONDS
     while engine.containers.has_monitor(container_id) and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(0.001)
     if not os.path.isdir(engine.containers.directory(container_id)):
         raise NotFound(f"No such container: {container_id}")  # it was --rm, and its monitor has removed it

@@ -47,6 +47,7 @@ def spawn(module: str, channel_fd: int) -> int:
             seal()
             os.execve(INTERPRETER, command(module), {})
         os.environ.clear()
+        gc.freeze()  # what the command has loaded is never garbage: the collector need not write to these pages
         gc.enable()
         import_module(module).main()
         os._exit(0)
