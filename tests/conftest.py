@@ -36,6 +36,11 @@ def missing_for(marker: str) -> str:
     return ""
 
 
+def pytest_configure() -> None:
+    if os.geteuid() == 0:
+        raise pytest.UsageError("the tests are an ordinary user's: `make test` as root makes one")
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what cannot run here; where tests/setup/prepare has been, everything must be there: fail."""
     for marker in ("kernel", "registry"):
