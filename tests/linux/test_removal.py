@@ -104,10 +104,8 @@ def test_a_directory_that_nobody_may_enter_goes(tmp_path: Path, parent_fd: int, 
 @pytest.mark.usefixtures("_few_descriptors")
 def test_ten_thousand_directories_inside_each_other_go(tmp_path: Path, parent_fd: int) -> None:  # T18
     make_chain(tmp_path, 10_000)
-    start = time.monotonic()
     remove_tree(parent_fd, "tree")
     assert os.listdir(tmp_path) == []
-    assert time.monotonic() - start < 10
 
 
 def test_deep_directories_are_lifted_whatever_is_in_the_top_already(tmp_path: Path, parent_fd: int) -> None:  # T18

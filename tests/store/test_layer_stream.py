@@ -166,14 +166,14 @@ def test_an_error_of_the_file_is_raised_as_it_is() -> None:
 
 
 def test_leaving_early_stops_the_thread() -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with LayerStream(Pieces(gzip.compress(bytes(64 << 20)))) as stream:
         for _ in stream:
             break
     with pytest.raises(KeyboardInterrupt), LayerStream(Pieces(gzip.compress(bytes(64 << 20)))):
         raise KeyboardInterrupt
     assert stream.size <= (layer_stream._AHEAD + 2) * CHUNK
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 # Bombs
@@ -208,9 +208,9 @@ def test_a_zstd_stream_gets_at_most_128_mib_for_its_window() -> None:  # T12
 
 def test_a_million_empty_members_take_a_moment() -> None:  # T12
     for blob in (gzip.compress(b"") * 1_000_000, zstd(b"") * 1_000_000):
-        start = time.monotonic()
+        start = time.process_time()
         assert through(blob) == b""
-        assert time.monotonic() - start < 3
+        assert time.process_time() - start < 3
 
 
 def test_an_endless_gzip_header_is_refused() -> None:  # T12

@@ -436,9 +436,9 @@ def test_an_archive_that_is_cut_is_refused(cut: int) -> None:  # T16
 )
 def test_what_would_take_memory_or_disk_is_refused_before_it_does(data: bytes) -> None:  # T05, T11
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     refused(archive(data))
-    assert time.monotonic() - start < 1
+    assert time.process_time() - start < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
 
 

@@ -209,7 +209,7 @@ def test_a_hard_link_is_to_what_is_in_the_layer(tmp_path: Path, canary: Canary, 
     assert b"h" not in done.tree
 
 
-def test_a_hard_link_to_a_link_is_one(tmp_path: Path, canary: Canary) -> None:  # T04
+def test_a_hard_link_to_a_link_is_one(tmp_path: Path, canary: Canary) -> None:  # T04, P04
     data = archive(link(b"l", b"/victim/file"), entry(b"h", HARD_LINK, link=b"l", mode=0o4777, uid=7, mtime=9))
     tree = unpack(tmp_path, data).checked().tree
     assert tree[b"h"].content == b"/victim/file"
@@ -825,11 +825,9 @@ def test_memory_and_descriptors_are_bounded_whatever_comes(tmp_path: Path) -> No
             done = unpack_layer(layer(), fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
         return [done.entries, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10]
 
-    start = time.monotonic()
     entries, grown = in_namespace(act)
     assert entries == 20_441
     assert grown < 64
-    assert time.monotonic() - start < 20
 
 
 def test_what_has_to_be_remembered_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # T18
