@@ -6,6 +6,7 @@ from datetime import datetime
 
 from rootless.cli import streams
 from rootless.cli.command import NO_ARGUMENTS, Options, at_least, at_most, command, exactly, flag, text, texts, values
+from rootless.cli.documents import show_documents
 from rootless.cli.filters import (
     Filters,
     bool_value,
@@ -15,8 +16,7 @@ from rootless.cli.filters import (
     parse_filter,
     time_window,
 )
-from rootless.cli.formats import document_for, tell
-from rootless.cli.looking import show_documents
+from rootless.cli.formats import tell
 from rootless.cli.opening import engine_of
 from rootless.cli.table import ellipsis, print_list, short_id
 from rootless.cli.time_values import SECOND, ago, local_time
@@ -209,11 +209,7 @@ class InspectOptions(Options):
 def inspect(options: InspectOptions) -> int:
     """Display detailed information on one or more images"""
     engine = engine_of(options)
-    return show_documents(
-        options.arguments,
-        options.format,
-        lambda name: document_for(inspect_image(engine, name, options.platform), options.format),
-    )
+    return show_documents(options.arguments, options.format, lambda name: inspect_image(engine, name, options.platform))
 
 
 _HISTORY_HEADERS = {

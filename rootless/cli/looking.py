@@ -7,8 +7,9 @@ from typing import Any
 
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, exactly, flag, text, value
+from rootless.cli.documents import show_documents
 from rootless.cli.opening import engine_of
-from rootless.cli.table import aligned, print_documents
+from rootless.cli.table import aligned
 from rootless.cli.terminal_text import for_stream
 from rootless.cli.time_values import parse_time
 from rootless.engine.context import Engine
@@ -165,17 +166,3 @@ def _volume(engine: Engine, name: str) -> dict[str, Any]:
     from rootless.engine.volumes import inspect_volume
 
     return inspect_volume(engine, name)
-
-
-def show_documents(names: list[str], form: str, find: Callable[[str], dict[str, Any]]) -> int:
-    """Print the document of each name, as *form* says; what is missing is told. The exit status."""
-    documents, errors = [], []
-    for name in names:
-        try:
-            documents.append(find(name))
-        except NotFound as error:
-            errors.append(f"rootless: {error}\n")
-    print_documents(documents, form)
-    streams.flush()
-    streams.write_error("".join(errors))
-    return 1 if errors else 0

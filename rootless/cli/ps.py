@@ -111,7 +111,8 @@ def ps(options: PsOptions) -> None:
         engine.enter_namespace()
     rows = [_row(engine, c, options.no_trunc, show_size) for c in wanted]
     columns = (*_COLUMNS, "Size") if options.size else _COLUMNS
-    print_list(rows, headers=_HEADERS, columns=columns, form=options.format)
+    labels = [c.record["labels"] for c in wanted]
+    print_list(rows, headers=_HEADERS, columns=columns, form=options.format, labels=labels)
 
 
 def _id(listed: Listed, full: bool) -> str:

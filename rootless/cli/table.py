@@ -8,6 +8,7 @@ so that a name with a newline cannot pass for a second row.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from rootless.cli import streams
 from rootless.cli.terminal_text import visible
@@ -19,32 +20,50 @@ _NARROWEST = 10
 _TABLE = "table"
 
 
-def print_list(rows: Iterable[Row], *, headers: Mapping[str, str], columns: Sequence[str], form: str = "") -> None:
+def print_list(
+    rows: Iterable[Row],
+    *,
+    headers: Mapping[str, str],
+    columns: Sequence[str],
+    form: str = "",
+    labels: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Print *rows* as *form* says. Raises TemplateError.
 
     form is the text of --format: "" or "table" for the *columns* (names of fields), "table TEMPLATE", "json", or a
-    template. headers is the heading of each field; a field without one is headed by its own name in capitals.
+    template. headers is the heading of each field; a field without one is headed by its own name in capitals. labels,
+    one mapping for each row, are what `{{.Label "name"}}` looks in.
     """
     if sys.stdout.isatty():
         rows = [{name: visible(cell) if isinstance(cell, str) else cell for name, cell in row.items()} for row in rows]
-    streams.write(list_text(rows, headers=headers, columns=columns, form=form))
+        labels = [{name: visible(text) for name, text in mapping.items()} for mapping in labels]
+    streams.write(list_text(rows, headers=headers, columns=columns, form=form, labels=labels))
 
 
-def list_text(rows: Iterable[Row], *, headers: Mapping[str, str], columns: Sequence[str], form: str = "") -> str:
+def list_text(
+    rows: Iterable[Row],
+    *,
+    headers: Mapping[str, str],
+    columns: Sequence[str],
+    form: str = "",
+    labels: Sequence[Mapping[str, str]] = (),
+) -> str:
     """The text that print_list() prints, for a file or a pipe."""
     form = form.strip(" ")
     if form in ("", _TABLE):
         lines = [[headers.get(name, name.upper()) for name in columns]]
         lines += [[str(row[name]) for name in columns] for row in rows]
         return aligned("\t".join(line) for line in lines)
-    return _formatted(list(rows), headers, form)
+    return _formatted(list(rows), headers, form, labels)
 
 
-def _formatted(rows: list[Row], headers: Mapping[str, str], form: str) -> str:
+def _formatted(rows: list[Row], headers: Mapping[str, str], form: str, labels: Sequence[Mapping[str, str]]) -> str:
     # Only here, where a template is asked for: `ps` alone does without parsing one.
     from rootless.cli.template import Record, Template, TemplateError
 
     records = [Record(sorted(row.items())) for row in rows]
+    for record, mapping in zip(records, labels, strict=False):
+        record.methods = {"Label": partial(_label, mapping)}
     if form == "json":
         form = "{{json .}}"
     is_table = form.startswith(f"{_TABLE} ")
@@ -55,10 +74,21 @@ def _formatted(rows: list[Row], headers: Mapping[str, str], form: str) -> str:
         return "".join(f"{line}\n" for line in lines)
     names = {name for row in rows for name in row}
     try:
-        heading = template.render_header({**{name: name.upper() for name in names}, **headers})
+        heads = Record({**{name: name.upper() for name in names}, **headers})
+        heads.methods = {"Label": _label_heading} if labels else {}
+        heading = template.render_header(heads)
     except TemplateError:
         heading = ""  # `{{range .Mounts}}`: names cannot stand for the values of every template
     return aligned([heading, *lines])
+
+
+def _label(labels: Mapping[str, str], name: str) -> str:
+    return labels.get(name, "")
+
+
+def _label_heading(name: str) -> str:
+    """The last part of a label's name, as Docker heads its column."""
+    return name.rpartition(".")[2].replace("-", " ").replace("_", " ")
 
 
 def aligned(lines: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ Errors are those of Go, in one line: "template parsing error: template: :1:2: ex
 documentation of text/template; docker/cli's templates package; what Docker 28 answers is in the tests.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rootless.cli.template_syntax import (
     DEEPEST,
@@ -58,7 +58,7 @@ class Template:
         """The text that the template makes of *document*, a value as json.loads() gives it; dicts may be Record."""
         return _Run(self._source, self._named, document, FUNCTIONS).text(self._body)
 
-    def render_header(self, headers: dict[str, str]) -> str:
+    def render_header(self, headers: dict[str, object]) -> str:
         """The text with the name of each column for its value."""
         return _Run(self._source, self._named, headers, HEADER_FUNCTIONS).text(self._body)
 
@@ -185,12 +185,34 @@ class _Run:
         if first.kind == "function":
             return self.call(first, arguments, dot, last)
         if arguments or last:
+            if (
+                first.kind == "dot"
+                and len(first.path) == 1
+                and isinstance(dot, Record)
+                and first.path[0] in dot.methods
+            ):
+                return self.method(dot.methods[first.path[0]], first, arguments, dot, last)
             if first.path:
                 raise self.error(first, f"{first.path[-1]} is not a method but has arguments")
             raise self.error(first, f"can't give argument to non-function {self.shown(first)}")
         if first.kind == "nil":
             raise self.error(first, "nil is not a command")
         return self.operand(first, dot)
+
+    def method(
+        self,
+        method: Callable[[str], str],
+        operand: Operand,
+        arguments: Sequence[Operand],
+        dot: object,
+        last: tuple[object, ...],
+    ) -> str:
+        """What a record's method says to its one argument."""
+        values = [*(self.operand(argument, dot) for argument in arguments), *last]
+        if len(values) != 1:
+            raise self.error(operand, f"wrong number of args for {operand.path[0]}: want 1 got {len(values)}")
+        text = self.fitting(values[0], "text", (*arguments, operand)[0])
+        return method(str(text))
 
     def operand(self, operand: Operand, dot: object) -> object:
         """The value of an operand."""

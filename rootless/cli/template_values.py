@@ -8,10 +8,10 @@ and fmt, docker/cli's templates package; the tests hold what Docker 28 answered.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote_plus
 
 # No text that a function makes is longer (characters): a template of a line could ask for terabytes.
@@ -28,9 +28,18 @@ MISSING = Missing()
 
 
 class Record(dict[str, object]):
-    """A dict whose keys are known: asking for another is an error, as for a Go struct, and not `<no value>`."""
+    """A dict whose keys are known: asking for another is an error, as for a Go struct, and not `<no value>`.
 
-    __slots__ = ()
+    *methods* are what can be called on it with one text, `{{.Label "name"}}`; they are no part of the document.
+    """
+
+    __slots__ = ("methods",)
+
+    methods: Mapping[str, Callable[[str], str]]
+
+    def __init__(self, *args: Any, **fields: object) -> None:
+        super().__init__(*args, **fields)
+        self.methods = {}
 
 
 class ValueProblem(Exception):

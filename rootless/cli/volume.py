@@ -2,9 +2,8 @@
 
 from rootless.cli import streams
 from rootless.cli.command import NO_ARGUMENTS, Options, at_least, at_most, command, flag, text, texts, values
+from rootless.cli.documents import show_documents
 from rootless.cli.filters import Filters, bool_value, collect_filters, match_labels_filters, match_name, parse_filter
-from rootless.cli.formats import document_for
-from rootless.cli.looking import show_documents
 from rootless.cli.opening import engine_of, for_each
 from rootless.cli.table import print_list
 from rootless.cli.values import human_size, merge_pairs, parse_key_value, parse_label
@@ -144,9 +143,7 @@ class InspectOptions(Options):
 def inspect(options: InspectOptions) -> int:
     """Display detailed information on one or more volumes"""
     engine = engine_of(options)
-    return show_documents(
-        options.arguments, options.format, lambda name: document_for(inspect_volume(engine, name), options.format)
-    )
+    return show_documents(options.arguments, options.format, lambda name: inspect_volume(engine, name))
 
 
 class RmOptions(Options):

@@ -139,3 +139,15 @@ def test_ids_are_shown_short() -> None:
 )
 def test_what_is_left_out_is_marked(text: str, width: int, expected: str) -> None:
     assert ellipsis(text, width) == expected
+
+
+def test_a_template_asks_for_one_label_of_each_row() -> None:
+    rows = [{"Names": "web"}, {"Names": "db"}]
+    labels: list[dict[str, str]] = [{"com.example.tier-name": "front"}, {}]
+    form = 'table {{.Names}}\t{{.Label "com.example.tier-name"}}'
+    text = list_text(rows, headers={"Names": "NAMES"}, columns=["Names"], form=form, labels=labels)
+    assert text.splitlines() == ["NAMES     tier name", "web       front", "db        "]
+    assert (
+        list_text(rows, headers={}, columns=["Names"], form="json", labels=labels)
+        == '{"Names":"web"}\n{"Names":"db"}\n'
+    )
