@@ -75,8 +75,12 @@ def _create(
         )
     record = build_record(options, config, container_id, name, image)
     planned = _plan_mounts(engine, options, config)
+    held = ExitStack()
     staged = engine.containers.stage()
     try:
+        if any(isinstance(mount, MountOption) and mount.type == "volume" for mount in planned):
+            # Held until the record names them: nobody removes a volume in between.
+            held.enter_context(engine.layout.lock("volumes"))
         for mount in planned:
             record["mounts"].append(_make_mount(engine, mount))
         if image is None:
@@ -89,9 +93,11 @@ def _create(
             _write_cidfile(options.cidfile, container_id)
         engine.containers.commit(staged, record, initial_state(), durable=not options.auto_remove)
     except BaseException:
+        held.close()
         remove_anonymous_volumes(engine, record)
         engine.layout.discard(staged)
         raise
+    held.close()
     return record
 
 
@@ -352,11 +358,9 @@ def _destination(path: str) -> str:
 
 def _volume(engine: Engine, option: MountOption) -> Record:
     name = option.source or random_id()
-    with engine.layout.lock("volumes"):
-        volume = engine.volumes.create(
-            name, now(), labels=dict(option.volume_labels), options={}, anonymous=not option.source
-        )
-    return _mount_record(option, source=volume.mountpoint, name=name, anonymous=volume.anonymous)
+    labels = dict(option.volume_labels)
+    volume = engine.volumes.create(name, now(), labels=labels, options={}, anonymous=not option.source)
+    return _mount_record(option, source=volume.mountpoint, name=name, anonymous=not option.source)
 
 
 def _mount_record(option: MountOption, *, source: str, name: str, anonymous: bool = False) -> Record:

@@ -12,9 +12,8 @@ the next one goes on from there.
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -33,6 +32,7 @@ from rootless.spec.platform import host_platform, parse_platform
 from rootless.spec.reference import Reference
 from rootless.store.images import Image
 from rootless.store.partial_blob import PartialBlob
+from rootless.store.recorded import move_recorded
 from rootless.store.unpack import WhiteoutStyle, settle_implicit
 
 PARALLEL_DOWNLOADS = 4
@@ -81,6 +81,11 @@ class _Layer(NamedTuple):
     parent: ChainID | None
 
     @property
+    def lock(self) -> str:
+        """The name of its lock."""
+        return f"layer.{self.chain_id.partition(':')[2]}"
+
+    @property
     def shown(self) -> str:
         """The id under which progress speaks of it."""
         return self.descriptor.digest.partition(":")[2][:12]
@@ -96,11 +101,14 @@ def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: 
     with Client(configuration, default_credentials()) as client:
         shown.line(_pulling_from(reference))
         resolved = resolve_image(client, reference, wanted)
-        config = _fetch_config(engine, client, reference, resolved)
+        config = parse_image_config(client.fetch_config(reference, resolved.manifest.config))
         layers = _layers(resolved, config)
         before = engine.images.by_reference(reference)
         with ExitStack() as locks:
-            _have_layers(engine, client, reference, layers, shown, locks)
+            missing = _lock_layers(engine, layers, shown, locks)
+            _lock_blobs(engine, layers, locks)
+            if missing:
+                _make_layers(engine, client, reference, layers, missing, shown)
             image = _record(engine, reference, resolved, config, layers)
     return Pulled(image, resolved.digest, before is None or before.id != image.id)
 
@@ -121,17 +129,6 @@ def _pulling_from(reference: Reference) -> str:
     return f"{what}: Pulling from {repository}"
 
 
-def _fetch_config(engine: Engine, client: Client, reference: Reference, resolved: Resolved) -> ImageConfig:
-    """The image's config, checked, in the store; the manifests that led to it as well."""
-    descriptor = resolved.manifest.config
-    data = client.fetch_config(reference, descriptor)
-    config = parse_image_config(data)
-    for document in resolved.documents:
-        engine.blobs.write(document.data)
-    engine.blobs.write(data)
-    return config
-
-
 def _layers(resolved: Resolved, config: ImageConfig) -> list[_Layer]:
     descriptors = resolved.manifest.layers
     if len(descriptors) != len(config.diff_ids):
@@ -141,13 +138,15 @@ def _layers(resolved: Resolved, config: ImageConfig) -> list[_Layer]:
     return [_Layer(*row) for row in zip(descriptors, config.diff_ids, chain, parents, strict=False)]
 
 
-def _have_layers(
-    engine: Engine, client: Client, reference: Reference, layers: list[_Layer], shown: Progress, locks: ExitStack
+def _make_layers(
+    engine: Engine,
+    client: Client,
+    reference: Reference,
+    layers: list[_Layer],
+    missing: list[_Layer],
+    shown: Progress,
 ) -> None:
-    """Make every layer that is missing. The locks are held until the image is recorded."""
-    missing = _lock_layers(engine, layers, shown, locks)
-    if not missing:
-        return
+    """Make every layer that is missing. Their locks and those of all blobs are held."""
     with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
         jobs = [pool.submit(_make, engine, client, reference, layer, workers, shown) for layer in missing]
         done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
@@ -193,12 +192,11 @@ def _lock_layers(engine: Engine, layers: list[_Layer], shown: Progress, locks: E
         if not missing and _hold_present(engine, layer, locks):
             shown.status(layer.shown, "Already exists")
             continue
-        lock = _layer_lock(engine, layer)
         try:
-            locks.enter_context(lock(False))
+            locks.enter_context(engine.layout.lock(layer.lock, blocking=False))
         except BlockingIOError:
             shown.status(layer.shown, "Waiting")
-            locks.enter_context(lock(True))
+            locks.enter_context(engine.layout.lock(layer.lock))
         if engine.layers.has(layer.chain_id):
             shown.status(layer.shown, "Already exists")
             continue
@@ -207,16 +205,26 @@ def _lock_layers(engine: Engine, layers: list[_Layer], shown: Progress, locks: E
     return missing
 
 
-def _layer_lock(engine: Engine, layer: _Layer) -> Callable[[bool], AbstractContextManager[int]]:
-    name = f"layer.{layer.chain_id.partition(':')[2]}"
-    return lambda blocking: engine.layout.lock(name, blocking=blocking)
+def _lock_blobs(engine: Engine, layers: list[_Layer], locks: ExitStack) -> None:
+    """Lock the blobs of all layers, in the order of their digests, so that two pulls never wait for each other.
+
+    Those that are here are shared with others, those that are to be downloaded are not. They are held until the image's
+    record names them, for a blob that no record names may be removed.
+    """
+    for digest in sorted({layer.descriptor.digest for layer in layers}):
+        name = f"blob.{digest.partition(':')[2]}"
+        held = ExitStack()
+        held.enter_context(engine.layout.lock(name, shared=True))
+        if not engine.blobs.has(digest):
+            held.close()
+            held.enter_context(engine.layout.lock(name))
+        locks.push(held)
 
 
 def _hold_present(engine: Engine, layer: _Layer, locks: ExitStack) -> bool:
     """Whether the layer is here, held so that nobody removes it."""
     held = ExitStack()
-    name = f"layer.{layer.chain_id.partition(':')[2]}"
-    held.enter_context(engine.layout.lock(name, shared=True))
+    held.enter_context(engine.layout.lock(layer.lock, shared=True))
     if engine.layers.has(layer.chain_id):
         locks.push(held)
         return True
@@ -236,9 +244,8 @@ def _make(
 ) -> _Made:
     """Download and unpack one layer. Raises CorruptData where it is not what the image says."""
     size = layer.descriptor.size
-    with engine.layout.lock(f"blob.{layer.descriptor.digest.partition(':')[2]}"):
-        if not engine.blobs.has(layer.descriptor.digest):
-            _download(engine, client, reference, layer, shown)
+    if not engine.blobs.has(layer.descriptor.digest):
+        _download(engine, client, reference, layer, shown)
     shown.status(layer.shown, "Download complete")
     staged = engine.layers.stage()
     path = engine.blobs.path(layer.descriptor.digest)
@@ -247,6 +254,8 @@ def _make(
         raise CorruptData(
             f"layer {layer.descriptor.digest} holds {answer['diff_id']}, and the image config says {layer.diff_id}"
         )
+    if answer["dropped_xattrs"]:
+        shown.line(f"{layer.shown}: {answer['dropped_xattrs']} extended attributes that no image may set were left out")
     shown.status(layer.shown, "Extracted")
     return _Made(staged, answer)
 
@@ -284,7 +293,7 @@ def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Mad
         for layer in layers:
             if layer.chain_id in made:
                 staged, answer = made.pop(layer.chain_id)
-                _settle(staged, answer["implicit"], lower)
+                _settle(staged, answer, lower)
                 if first:
                     _sync(engine)  # once: it writes out all that was unpacked
                     first = False
@@ -294,6 +303,7 @@ def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Mad
                     "size": answer["size"],
                     "entries": answer["entries"],
                     "squashed": answer["squashed"],
+                    "dropped_xattrs": answer["dropped_xattrs"],
                     "blob": layer.descriptor.digest,
                 }
                 engine.layers.commit(staged, layer.chain_id, record)
@@ -304,14 +314,15 @@ def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Mad
             os.close(fd)
 
 
-def _settle(staged: str, implicit: list[bytes], lower: list[int]) -> None:
-    if not implicit or not lower:
-        return
+def _settle(staged: str, answer: dict[str, Any], lower: list[int]) -> None:
     fd = os.open(os.path.join(staged, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        settle_implicit(fd, implicit, lower[::-1], whiteouts=WhiteoutStyle.OVERLAY)
+        moved = settle_implicit(
+            fd, answer["implicit"], lower[::-1], whiteouts=WhiteoutStyle.OVERLAY, marked=answer["marked"]
+        )
     finally:
         os.close(fd)
+    move_recorded(staged, moved)
 
 
 def _sync(engine: Engine) -> None:
@@ -329,6 +340,8 @@ def _record(
     image_id = resolved.manifest.config.digest
     digests = {f"{reference.name}@{resolved.digest}"}
     with engine.layout.lock(f"image.{image_id.partition(':')[2]}"):
+        engine.blobs.write(manifest.data)
+        engine.blobs.write(config.raw)
         known = engine.images.find_id(image_id)
         image = Image(
             id=image_id,

@@ -39,7 +39,8 @@ class Worker:
             elif "error" in answer:
                 raise getattr(errors, answer["error"], RootlessError)(answer["message"])
             else:
-                answer["implicit"] = [base64.b64decode(path) for path in answer["implicit"]]
+                for name in ("implicit", "marked"):
+                    answer[name] = [base64.b64decode(path) for path in answer[name]]
                 return answer
         raise RootlessError("the process that unpacks layers died", hint="perhaps the machine is short of memory")
 

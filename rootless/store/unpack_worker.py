@@ -1,9 +1,9 @@
 """A process that unpacks layers, one after the other, so that several cores work on an image.
 
 Standard input: a JSON request a line, {"blob": path, "target": directory}. Standard output: JSON lines, {"done": bytes
-read of the blob} while it works, then {"diff_id", "size", "entries", "implicit", "recorded", "squashed"} or {"error",
-"message"}. Paths in `implicit` are base64, as names in a layer need not be text. It ends with its input. It runs as
-root of the user's namespace, which its parent has entered.
+read of the blob} while it works, then {"diff_id", "size", "entries", "implicit", "marked", "recorded", "squashed",
+"dropped_xattrs"} or {"error", "message"}. Paths in `implicit` and `marked` are base64, as names in a layer
+need not be text. It ends with its input. It runs as root of the user's namespace, which its parent has entered.
 """
 
 import base64
@@ -14,10 +14,10 @@ from typing import Any
 
 from rootless.errors import RootlessError
 from rootless.store.layer_stream import LayerStream
-from rootless.store.unpack import Ids, Recorded, WhiteoutStyle, unpack_layer
+from rootless.store.recorded import write_recorded
+from rootless.store.unpack import Ids, WhiteoutStyle, unpack_layer
 
 _REPORT_BYTES = 4 << 20
-_RECORDED = "recorded.jsonl"  # beside `diff`: what each file should be, where it could not be made so
 
 
 class _Reported:
@@ -72,30 +72,17 @@ def _unpack(blob: str, target: str) -> dict[str, Any]:
         os.close(target_fd)
         source.close()
     if unpacked.recorded:
-        _write_recorded(os.path.join(target, _RECORDED), unpacked.recorded)
+        write_recorded(target, unpacked.recorded)
     return {
         "diff_id": stream.diff_id,
         "size": unpacked.size,
         "entries": unpacked.entries,
         "implicit": [_encoded(path) for path in unpacked.implicit],
+        "marked": [_encoded(path) for path in unpacked.marked],
         "recorded": len(unpacked.recorded),
         "squashed": unpacked.squashed,
+        "dropped_xattrs": unpacked.dropped_xattrs,
     }
-
-
-def _write_recorded(path: str, recorded: list[Recorded]) -> None:
-    """A JSON object a line; bytes are base64."""
-    with open(path, "w", encoding="ascii") as file:
-        for entry in recorded:
-            document = {
-                "path": _encoded(entry.path),
-                "uid": entry.uid,
-                "gid": entry.gid,
-                "mode": entry.mode,
-                "device": entry.device,
-                "xattrs": [[_encoded(name), _encoded(value)] for name, value in entry.xattrs],
-            }
-            file.write(json.dumps(document, separators=(",", ":")) + "\n")
 
 
 def _encoded(data: bytes) -> str:
