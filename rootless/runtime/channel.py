@@ -24,6 +24,7 @@ LAUNCH = b"L"  # to the monitor, first of all: the path of its settings
 ATTACH = b"A"  # to the monitor: send me output, take my input ("0": also input)
 STDIN = b"I"  # to the monitor: bytes for the program
 STDIN_END = b"i"  # to the monitor: no more of them
+HANGUP = b"H"  # to the monitor: nobody reads any more what comes as the kind that the text is (STDOUT, STDERR)
 RESIZE = b"W"  # to the monitor: "rows columns" of the client's terminal
 SIGNAL = b"S"  # to the monitor: a number; sent to the program
 STOP = b"s"  # to the monitor: "signal seconds"; sent, then SIGKILL, and no restart. Seconds < 0: no SIGKILL
@@ -110,8 +111,9 @@ def receive(channel: Socket) -> tuple[bytes, bytes, list[int]]:
 def send_error(channel: Socket, error: BaseException) -> None:
     """Let *error* be raised on the other side."""
     hint = error.hint if isinstance(error, errors.RootlessError) else ""
-    if isinstance(error, OSError) and not str(error):
-        error = errors.RootlessError(error.strerror or type(error).__name__)
+    if isinstance(error, OSError):
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+        error = errors.RootlessError(f"{where}{error.strerror or type(error).__name__}")
     name = type(error).__name__ if isinstance(error, errors.RootlessError) else "RootlessError"
     send(channel, ERROR, f"{name}\0{str(error)[:4000]}\0{hint}")
 

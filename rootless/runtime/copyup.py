@@ -75,7 +75,7 @@ def _copy_entry(name: str, status: os.stat_result, source_dir: int, target_dir: 
 
 
 def _copy_data(source: int, target: int, size: int) -> None:
-    """Copy the stretches that hold data; copy_file_range(2) shares them where the file system can."""
+    """Copy the stretches that hold data. copy_file_range(2) answers EXDEV between an overlay and what is below it."""
     os.ftruncate(target, size)
     position = 0
     while position < size:
@@ -84,8 +84,9 @@ def _copy_data(source: int, target: int, size: int) -> None:
             end = os.lseek(source, start, os.SEEK_HOLE)
         except OSError:
             return  # nothing but a hole up to the end
+        os.lseek(target, start, os.SEEK_SET)
         while start < end:
-            copied = os.copy_file_range(source, target, min(end - start, 1 << 30), start, start)
+            copied = os.sendfile(target, source, start, end - start)
             if not copied:
                 return
             start += copied

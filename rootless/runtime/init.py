@@ -61,7 +61,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     user = find_user(process, config.get("annotations") or {}, root_fd)
     if single:
         user = squash(user, to_parent)
-    os.close(make_directories(root_fd, process.get("cwd") or "/"))
+    _make_working_directory(process.get("cwd") or "/", root_fd)
     if config["root"].get("readonly"):
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
     credentials.set_limits(process)
@@ -243,6 +243,14 @@ def _stay_as_init(channel_fd: int) -> None:
                 os._exit(code if code >= 0 else 128 - code)
             if pid == 0:
                 break
+
+
+def _make_working_directory(path: str, root_fd: int) -> None:
+    """Have the directory that the program is to start in, whatever links of the image are on the way to it."""
+    try:
+        os.close(make_directories(root_fd, path))
+    except OSError as error:
+        raise CommandNotExecutable(f"cannot make working directory {path!r}: {error.strerror}") from error
 
 
 def _change_directory(path: str) -> None:

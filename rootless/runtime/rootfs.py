@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from rootless.errors import HostUnsupported, InvalidInput, RootlessError
 from rootless.linux import files, mounts, namespaces
-from rootless.linux.inroot import make_directories, open_in_root, open_parent
+from rootless.linux.inroot import MAX_SYMLINKS, make_directories, open_in_root, open_parent
 from rootless.runtime.copyup import copy_up
 from rootless.spec.runtime import Config, MountOptions, parse_mount_options
 
@@ -78,13 +78,12 @@ _ORDINARY = ("/proc", "/sys", "/dev")
 def plan(config: Config) -> list[Operation]:
     """What to do to the root after it is mounted, in order. Masks come after sysctls are written: see plan_masks."""
     operations: list[Operation] = []
-    has_dev = False
     for m in config.get("mounts", ()):
         if m["destination"] == "/":
             continue
-        has_dev |= m["destination"] == "/dev" and m.get("type") == "tmpfs"
         operations.append(_mount_operation(m))
-        if m["destination"] == "/dev" and has_dev:
+        # Not into a directory of the user's that is mounted at /dev.
+        if m["destination"] == "/dev" and m.get("type") == "tmpfs":
             operations += [Device(path, number) for path, number in _KNOWN_DEVICES.items()]
             operations += _LINKS
     for device in config.get("linux", {}).get("devices", ()):
@@ -278,18 +277,34 @@ def _directory(root_fd: int, destination: str) -> int:
 
 
 def _file(root_fd: int, destination: str) -> int:
-    """An O_PATH fd of *destination* in root, whatever it is; made as an empty file if it is missing."""
+    """An O_PATH fd of *destination* in root, whatever it is; made as an empty file if it is missing.
+
+    A link that leads to nothing, as /etc/resolv.conf in images of systems with systemd-resolved, counts as the file that
+    it names.
+    """
+    for _ in range(MAX_SYMLINKS):
+        try:
+            return open_in_root(root_fd, destination, os.O_PATH)
+        except FileNotFoundError:
+            destination = _make_file(root_fd, destination)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), destination)
+
+
+def _make_file(root_fd: int, path: str) -> str:
+    """Make the file that *path* should be, and return *path*; or, where a link is, the path that the link means."""
+    above = os.path.dirname(path)
+    parent_fd = make_directories(root_fd, above or ".")
     try:
-        return open_in_root(root_fd, destination, os.O_PATH)
-    except FileNotFoundError:
-        pass
-    os.close(make_directories(root_fd, os.path.dirname(os.path.normpath(destination)) or "/"))
-    flags = os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY
-    try:
-        os.close(open_in_root(root_fd, destination, flags | os.O_EXCL, 0o644))
+        name = os.path.basename(path)
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent_fd))
     except FileExistsError:
-        os.close(open_in_root(root_fd, destination, flags, 0o644))  # a link that leads to nothing yet
-    return open_in_root(root_fd, destination, os.O_PATH)
+        try:
+            return os.path.join(above, os.readlink(name, dir_fd=parent_fd))
+        except OSError:
+            return path  # somebody was faster: look again
+    finally:
+        os.close(parent_fd)
+    return path
 
 
 def _open_device(path: str, number: tuple[int, int] | None) -> int:

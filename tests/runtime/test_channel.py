@@ -89,7 +89,7 @@ def test_an_error_keeps_class_message_hint_and_status(pair: tuple[Socket, Socket
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (FileNotFoundError(2, "No such file or directory", "/x"), "[Errno 2] No such file or directory: '/x'"),
+        (FileNotFoundError(2, "No such file or directory", "/x"), "/x: No such file or directory"),
         (KeyError("missing"), "'missing'"),
         (InvalidInput("two\nlines"), "two\nlines"),
     ],
