@@ -5,6 +5,7 @@ The copy has what git tracks and what is new; .venv in it stays from one run to 
 one, but for what pip needs to reach its index, ARGS, CI and ROOTLESS_*. Ends with COMMAND's exit status.
 """
 
+import fcntl
 import os
 import pwd
 import re
@@ -51,6 +52,8 @@ def run_as_account(*command: str) -> None:
     subprocess.run([*AS_ACCOUNT, *command], check=True)
 
 
-copy_tree()
-os.chdir(COPY)
-os.execvpe("runuser", [*AS_ACCOUNT, *sys.argv[1:]], environment())
+with open("/run/lock/rootless-test", "w") as lock:  # one at a time: there is one copy
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    copy_tree()
+    done = subprocess.run([*AS_ACCOUNT, *sys.argv[1:]], cwd=COPY, env=environment())
+sys.exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
