@@ -52,7 +52,7 @@ def run_as_account(*command: str) -> None:
     subprocess.run([*AS_ACCOUNT, *command], check=True)
 
 
-with open("/run/lock/rootless-test", "w") as lock:  # one at a time: there is one copy
+with open("/run/rootless-test.lock", "w") as lock:  # one at a time: there is one copy
     fcntl.flock(lock, fcntl.LOCK_EX)
     copy_tree()
     done = subprocess.run([*AS_ACCOUNT, *sys.argv[1:]], cwd=COPY, env=environment())
