@@ -4,7 +4,7 @@
     mirrors = ["mirror.example.org", "harbor.example.org/hub"]
 
     [registry."registry.example.org:5000"]
-    ca-file = "/etc/ssl/example-ca.pem"         # trusted besides the system's
+    ca_file = "/etc/ssl/example-ca.pem"         # trusted besides the system's
     insecure = true                             # certificates are not checked, and plain HTTP will do
 
 A mirror is `host[:port]`, with a path where the mirror keeps the images below one. It has its own section for its own

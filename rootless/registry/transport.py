@@ -190,7 +190,7 @@ def failure_of(error: Exception, address: str) -> RegistryFailure:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return RegistryFailure(
                 f"{address}: its certificate is not valid: {cause.verify_message}",
-                hint=f'for an authority of your own, set ca-file under [registry."{address}"] in config.toml',
+                hint=f'for an authority of your own, set ca_file under [registry."{address}"] in config.toml',
             )
     for cause in causes:
         if isinstance(cause, ssl.SSLError):

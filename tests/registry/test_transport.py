@@ -175,7 +175,7 @@ def test_a_bad_certificate_is_refused_without_falling_back_to_http(
         with pytest.raises(RegistryFailure, match=f"its certificate is not valid: .*{reason}") as caught:
             resolve(registry, {} if kind == "good" else {registry.host: HostConfig(ca_file=ca_file)})
         assert not isinstance(caught.value, TemporaryFailure)
-        assert "ca-file" in caught.value.hint
+        assert "ca_file" in caught.value.hint
         assert registry.seen() == []
 
 
