@@ -69,7 +69,9 @@ class Box(NamedTuple):
 
 
 @contextmanager
-def running(rootless: Installation, image: str, *options: str, command: Iterable[str] = ("sleep", "600")) -> Iterator[str]:
+def running(
+    rootless: Installation, image: str, *options: str, command: Iterable[str] = ("sleep", "600")
+) -> Iterator[str]:
     """The id of a container that runs in the background for as long as the block."""
     container = rootless.run("run", "-d", *options, image, *command).stdout.strip()
     try:
