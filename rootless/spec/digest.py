@@ -48,7 +48,7 @@ def digest_of(data: bytes) -> Digest:
 
 def new_hash(digest: Digest) -> Hash:
     """A fresh hash object of the algorithm that *digest* names."""
-    import hashlib
+    import hashlib  # late for the same reason
 
     return hashlib.sha512() if digest.startswith("sha512:") else hashlib.sha256()
 
