@@ -136,10 +136,19 @@ def _check(options: ContainerOptions) -> None:
         raise InvalidInput(
             f"logger: no log driver named {options.log_driver!r} is registered", hint="there are: json-file, none"
         )
-    if options.hostname and (
-        len(options.hostname) > 64 or not options.hostname.isprintable() or " " in options.hostname
+    if len(options.hostname) > 64:
+        raise InvalidInput(f"invalid hostname: {options.hostname!r} is longer than 64 characters")
+    for what, words in (
+        ("hostname", [options.hostname]),
+        ("domainname", [options.domainname]),
+        ("add-host", [word for entry in options.extra_hosts for word in entry]),
+        ("dns", options.dns),
+        ("dns-search", options.dns_search),
+        ("dns-option", options.dns_options),
     ):
-        raise InvalidInput(f"invalid hostname: {options.hostname!r}")
+        for word in words:
+            if not word.isprintable() or " " in word:  # each is a word in a line of a file (X26)
+                raise InvalidInput(f"invalid {what}: {word!r}")
 
 
 def find_image(engine: Engine, options: ContainerOptions) -> tuple[Image, ImageConfig]:
