@@ -30,13 +30,12 @@ VERBS_FOR_MANY = ["inspect", "start", "stop", "kill", "rm", "rm -f", "wait", "pa
 VERBS_FOR_ONE = ["logs", "attach", "top", "diff", "exec"]
 
 
-def records(box: Box) -> dict[str, object]:
-    """All that the store and the run directory have, but for what a look at them makes."""
-    ignored = ("locks", "trash", "blobs/", "layers/", "namespace")
-    trees = (box.rootless.data / "rootless", box.rootless.runtime / "rootless")
-    return {
-        path: facts.content for tree in trees for path, facts in snapshot(tree).items() if not path.startswith(ignored)
-    }
+def records(box: Box) -> dict[str, str]:
+    """All that the store says of containers, images and volumes, and the run directory of containers."""
+    places = ("containers", "images", "names", "tags", "volumes")
+    trees = [box.rootless.data / "rootless" / place for place in places]
+    trees.append(box.rootless.runtime / "rootless" / "containers")
+    return {f"{tree}/{path}": facts.content for tree in trees for path, facts in snapshot(tree).items()}
 
 
 @pytest.mark.parametrize("verb", VERBS_FOR_MANY)
@@ -84,7 +83,7 @@ def test_no_volume_is_called_so(box: Box) -> None:  # X25
             failure(box.rootless, "volume", "create", "--", name, status=[1])
     failure(box.rootless, "volume", "rm", "--", *BAD_NAMES, status=[1])
     failure(box.rootless, "volume", "inspect", "--", *BAD_NAMES, status=[1])
-    for name in (".", "-rf", "a\nb"):
+    for name in ("-rf", "a\nb", "é"):
         failure(box.rootless, "run", "--rm", "-v", f"{name}:/v", box.image, "true", status=[125])
     assert records(box) == before
 
