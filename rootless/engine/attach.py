@@ -9,6 +9,7 @@ import errno
 import os
 import select
 import signal
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
@@ -27,9 +28,10 @@ _NOT_PROXIED = {
 
 
 class End(NamedTuple):
-    """How an attachment ended: with the container's exit code, or detached (None)."""
+    """How an attachment ended: with the container's exit code, or None where it was not told; or detached."""
 
     exit_code: int | None
+    detached: bool = False
 
 
 def parse_detach_keys(text: str) -> bytes:
@@ -84,15 +86,20 @@ class Attachment:
         stdout: int | None,
         stderr: int | None,
         detach_keys: bytes = b"",
-        proxy_signals: bool = True,
+        send_signal: Callable[[int], None] | None = None,
+        stays_unread: bool = True,
     ) -> None:
+        """*send_signal* passes on what signals we get, None keeps them; without *stays_unread*, it ends where nobody
+        reads what comes out."""
         self._connection = connection
         self._terminal = terminal
         self._stdin = stdin
         self._outputs = {channel.STDOUT: stdout, channel.STDERR: stderr}
         self._detector = Detector(detach_keys)
-        self._proxy = proxy_signals
-        self._unsent: bytes | None = None
+        self._send_signal = send_signal
+        self._stays_unread = stays_unread
+        self._unsent: list[bytes] = []
+        self._blocked = False
         self._window: int | None = None
 
     def run(self) -> End:
@@ -122,12 +129,11 @@ class Attachment:
                     self._signals(os.read(wakeup, 512))
                 elif fd == self._stdin:
                     if not self._read_input():
-                        return End(None)
-                elif event & select.POLLOUT and not self._send_unsent():
-                    pass
-                elif event & ~select.POLLOUT:
-                    end = self._receive()
-                    if end is not None:
+                        return End(None, detached=True)
+                else:
+                    if event & select.POLLOUT:
+                        self._send_unsent()
+                    if event & ~select.POLLOUT and (end := self._receive()):
                         return end
 
     def _receive(self) -> End | None:
@@ -141,6 +147,9 @@ class Attachment:
             fd = self._outputs[kind]
             if fd is not None and not write_all(fd, data):
                 self._outputs[kind] = None
+                self._send(channel.HANGUP, kind)
+                if not self._stays_unread:
+                    return End(None, detached=True)
         elif kind == channel.EXITED:
             return End(int(data))
         elif kind == channel.ERROR:
@@ -148,7 +157,7 @@ class Attachment:
         elif kind == channel.WARNING:
             write_all(2, b"rootless: warning: " + data + b"\n")
         elif not kind:
-            return End(255)  # the monitor was killed: what became of the program is not known
+            return End(None)  # the monitor was killed, or was just leaving
         return None
 
     def _read_input(self) -> bool:
@@ -177,34 +186,33 @@ class Attachment:
 
     def _close_input(self) -> None:
         if self._stdin is not None:
-            self._poll.unregister(self._stdin)
+            if not self._blocked:
+                self._poll.unregister(self._stdin)
             self._stdin = None
 
     def _send(self, kind: bytes, data: bytes) -> None:
-        try:
-            self._connection.send(kind + data)
-        except BlockingIOError:
-            # The program does not read: stop reading for it until this one message is through.
-            self._unsent = kind + data
-            self._poll.modify(self._connection.fileno(), select.POLLIN | select.POLLOUT)
-            if self._stdin is not None:
-                self._poll.modify(self._stdin, 0)
-        except OSError:
-            pass  # the end is on its way to us
+        self._unsent.append(kind + data)
+        if len(self._unsent) == 1:
+            self._send_unsent()
 
-    def _send_unsent(self) -> bool:
-        if self._unsent is not None:
-            try:
-                self._connection.send(self._unsent)
-            except BlockingIOError:
-                return False
-            except OSError:
-                pass
-            self._unsent = None
-        self._poll.modify(self._connection.fileno(), select.POLLIN)
-        if self._stdin is not None:
-            self._poll.modify(self._stdin, select.POLLIN)
-        return True
+    def _send_unsent(self) -> None:
+        """Send what waits. While the program does not take its input, none is read for it."""
+        blocked = False
+        try:
+            while self._unsent and not blocked:
+                self._connection.send(self._unsent[0])
+                del self._unsent[0]
+        except BlockingIOError:
+            blocked = True
+        except OSError:
+            self._unsent.clear()  # the end is on its way to us
+        self._poll.register(self._connection.fileno(), select.POLLIN | (select.POLLOUT if blocked else 0))
+        if self._stdin is not None and blocked != self._blocked:
+            if blocked:
+                self._poll.unregister(self._stdin)  # not only masked: the end of a pipe would be told all the same
+            else:
+                self._poll.register(self._stdin, select.POLLIN)
+        self._blocked = blocked
 
     def _catch_signals(self, stack: ExitStack) -> int:
         """Have signals arrive on a pipe; put everything back in the end."""
@@ -213,7 +221,7 @@ class Attachment:
         stack.callback(os.close, r)
         stack.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(w, warn_on_full_buffer=False))
         caught = {signal.SIGWINCH} if self._terminal else set()
-        if self._proxy:
+        if self._send_signal:
             caught |= {s for s in signal.valid_signals() - _NOT_PROXIED if s < signal.SIGRTMIN}
         for number in caught:
             with suppress(OSError, ValueError):
@@ -224,8 +232,8 @@ class Attachment:
         for number in numbers:
             if number == signal.SIGWINCH:
                 self._resize()
-            elif self._proxy:
-                self._send(channel.SIGNAL, str(number).encode())
+            elif self._send_signal:
+                self._send_signal(number)
 
     def _resize(self) -> None:
         if self._window is not None:

@@ -2,7 +2,7 @@
 
 import os
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, NotFound, RootlessError
@@ -48,7 +48,7 @@ def stop(engine: Engine, container_id: str, signum: int | None, timeout: float |
     timeout = record["stop_timeout"] if timeout is None else timeout
     connection = connect(engine, container_id)
     if connection is not None:
-        with closing(connection):
+        with closing(connection), suppress(OSError):  # it may just be leaving
             channel.send(connection, channel.STOP, f"{signum} {timeout}")
             wait_for_end(connection)
     wait_for_monitor(engine, container_id)
@@ -56,15 +56,25 @@ def stop(engine: Engine, container_id: str, signum: int | None, timeout: float |
 
 def kill(engine: Engine, container_id: str, signum: int) -> None:
     """Send a signal to the program. SIGKILL and the stop signal also end a restart policy, as in Docker."""
+    record = engine.containers.load(container_id)
     with closing(require(engine, container_id)) as connection:
-        record = engine.containers.load(container_id)
-        if signum in (_SIGKILL, record["stop_signal"]):
-            channel.send(connection, channel.STOP, f"{signum} -1")
-            if signum == _SIGKILL:
-                wait_for_end(connection)
+        if signum not in (_SIGKILL, record["stop_signal"]):
+            _ask(connection, channel.SIGNAL, str(signum))
             return
-        channel.send(connection, channel.SIGNAL, str(signum))
-        _wait_for_done(connection)
+        _send(connection, channel.STOP, f"{signum} -1")
+        if signum == _SIGKILL:
+            wait_for_end(connection)
+
+
+def pass_signal(engine: Engine, container_id: str, signum: int) -> None:
+    """Send a signal that the caller got to the program; it may just be ending.
+
+    On a connection of its own: the one that carries the program's input may be full of it.
+    """
+    connection = connect(engine, container_id)
+    if connection is not None:
+        with closing(connection), suppress(Conflict):
+            _ask(connection, channel.SIGNAL, str(signum))
 
 
 def pause(engine: Engine, container_id: str, *, resume: bool) -> None:
@@ -74,8 +84,7 @@ def pause(engine: Engine, container_id: str, *, resume: bool) -> None:
     if status == ("running" if resume else "paused"):
         raise Conflict(f"container {container_id[:12]} is {'not' if resume else 'already'} paused")
     with closing(require(engine, container_id)) as connection:
-        channel.send(connection, channel.UNPAUSE if resume else channel.PAUSE)
-        _wait_for_done(connection)
+        _ask(connection, channel.UNPAUSE if resume else channel.PAUSE)
 
 
 def wait(engine: Engine, container_id: str) -> int:
@@ -118,10 +127,22 @@ def wait_for_monitor(engine: Engine, container_id: str, seconds: float = 10.0) -
         time.sleep(0.002)
 
 
-def _wait_for_done(connection: Socket) -> None:
+def _send(connection: Socket, kind: bytes, text: str = "") -> None:
+    try:
+        channel.send(connection, kind, text)
+    except OSError:
+        raise Conflict("the container has just ended") from None
+
+
+def _ask(connection: Socket, kind: bytes, text: str = "") -> None:
+    """Send a message, and wait until it is done or the container has ended. Raises what the monitor says."""
+    _send(connection, kind, text)
     while True:
-        kind, text, _ = channel.receive(connection)
-        if kind == channel.ERROR:
-            channel.raise_error(text)
-        if kind in (channel.DONE, channel.EXITED, b""):
+        try:
+            answer, data, _ = channel.receive(connection)
+        except OSError:
+            return
+        if answer == channel.ERROR:
+            channel.raise_error(data)
+        if answer in (channel.DONE, channel.EXITED, b""):
             return

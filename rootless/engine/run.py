@@ -3,22 +3,23 @@
 import os
 import sys
 from contextlib import closing
+from functools import partial
 
 from rootless.engine import attach as attaching
 from rootless.engine.attach import Attachment, parse_detach_keys
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
-from rootless.engine.control import require
+from rootless.engine.control import pass_signal, require, wait
 from rootless.engine.create import create
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
-from rootless.engine.start import start
-from rootless.errors import Conflict, InvalidInput
+from rootless.engine.start import AlreadyRunning, start
+from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.linux import terminals
 from rootless.runtime import channel
 from rootless.runtime.channel import Socket
 from rootless.runtime.prepared import MONITOR, Prepared, take
-from rootless.store.containers import Record
+from rootless.store.containers import EXIT_UNKNOWN, LIVE, Record
 
 DETACHED = 0
 
@@ -36,7 +37,7 @@ def run(
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
-    with closing(take(prepared, MONITOR)) as monitor:
+    with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)
         try:
             connection = start(
@@ -64,11 +65,12 @@ def follow(
     *,
     proxy_signals: bool,
     streams: tuple[str, ...] = (),
+    owns: bool = True,
 ) -> int:
     """Relay the caller's streams until the container ends or the user detaches; the exit code to pass on.
 
-    A --rm container is removed here, while the command is warm, before the prompt comes back; its monitor does it
-    where the command was killed.
+    Who *owns* it has started it, and stays to its end also where nobody reads its output. A --rm container is removed
+    here, while the command is warm, before the prompt comes back; its monitor does it where the command was killed.
     """
     wanted = {s.lower() for s in streams} or {"stdin", "stdout", "stderr"}
     end = Attachment(
@@ -78,15 +80,28 @@ def follow(
         stdout=1 if "stdout" in wanted else None,
         stderr=2 if "stderr" in wanted else None,
         detach_keys=keys,
-        proxy_signals=proxy_signals and not record["terminal"],
+        send_signal=partial(pass_signal, engine, record["id"]) if proxy_signals and not record["terminal"] else None,
+        stays_unread=owns,
     ).run()
-    if end.exit_code is None:
+    if end.detached:
         if record["terminal"]:
             attaching.write_all(1, b"\r\n")
         return DETACHED
+    code = _what_is_recorded(engine, record["id"]) if end.exit_code is None else end.exit_code
     if record["auto_remove"]:
         remove_ended(engine, record["id"])
-    return end.exit_code
+    return code
+
+
+def _what_is_recorded(engine: Engine, container_id: str) -> int:
+    """The exit code where its monitor was gone before it could tell; EXIT_UNKNOWN if it was killed, which is said."""
+    try:
+        code = wait(engine, container_id)
+        if error := engine.containers.state(container_id)["error"]:
+            attaching.write_all(2, f"rootless: {error}\n".encode())
+    except NotFound:
+        return EXIT_UNKNOWN
+    return code
 
 
 def attach(engine: Engine, container_id: str, *, detach_keys: str, proxy_signals: bool, with_input: bool) -> int:
@@ -98,13 +113,14 @@ def attach(engine: Engine, container_id: str, *, detach_keys: str, proxy_signals
         raise Conflict("cannot attach to a paused container, unpause it first")
     if state["status"] != "running":
         raise Conflict("cannot attach to a stopped container, start it first")
-    connection = require(engine, container_id)
     takes_input = with_input and record["open_stdin"]
-    channel.send(connection, channel.ATTACH, "0" if takes_input else "1")
-    try:
-        return follow(engine, {**record, "open_stdin": takes_input}, connection, keys, proxy_signals=proxy_signals)
-    finally:
-        connection.close()
+    record = {**record, "open_stdin": takes_input}
+    with closing(require(engine, container_id)) as connection:
+        try:
+            channel.send(connection, channel.ATTACH, "0" if takes_input else "1")
+        except OSError:
+            raise Conflict("cannot attach to a stopped container, start it first") from None
+        return follow(engine, record, connection, keys, proxy_signals=proxy_signals, owns=False)
 
 
 def start_attached(
@@ -116,11 +132,13 @@ def start_attached(
     with_input: bool,
     prepared: Prepared | None = None,
 ) -> int:
-    """start --attach: the exit code of the container."""
+    """start --attach: the exit code of the container; one that runs is attached to."""
     keys = detach_bytes(detach_keys)
     record = engine.containers.load(container_id)
     engine.enter_namespace()
-    with closing(take(prepared, MONITOR)) as monitor:
+    if engine.containers.state(container_id)["status"] == "running":
+        return attach(engine, container_id, detach_keys=detach_keys, proxy_signals=proxy_signals, with_input=with_input)
+    with closing(take(prepared, MONITOR, afresh=record["init"])) as monitor:
         size = own_window() if record["terminal"] else (0, 0)
         connection = start(engine, record, monitor, attach=True, window_size=size)
         record = {**record, "open_stdin": record["open_stdin"] and with_input}
@@ -130,11 +148,14 @@ def start_attached(
 def start_detached(engine: Engine, container_id: str, prepared: Prepared | None = None) -> None:
     """start: returns as soon as the program runs; a container that runs already is well."""
     record = engine.containers.load(container_id)
-    if engine.containers.state(container_id)["status"] in ("running", "paused"):
+    if engine.containers.state(container_id)["status"] in LIVE:
         return
     engine.enter_namespace()
-    with closing(take(prepared, MONITOR)) as monitor:
-        start(engine, record, monitor, attach=False)
+    with closing(take(prepared, MONITOR, afresh=record["init"])) as monitor:
+        try:
+            start(engine, record, monitor, attach=False)
+        except AlreadyRunning:
+            return  # somebody else was faster
 
 
 def detach_bytes(text: str) -> bytes:

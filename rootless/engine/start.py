@@ -6,6 +6,7 @@ import time
 
 from rootless.engine import auto_remove, bundle
 from rootless.engine.context import Engine
+from rootless.engine.control import wait_for_monitor
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import files, processes
 from rootless.runtime import channel
@@ -13,6 +14,10 @@ from rootless.runtime.channel import Socket
 from rootless.runtime.prepared import Prepared
 from rootless.runtime.user_namespace import SINGLE, why_single
 from rootless.store.containers import LIVE, Record
+
+
+class AlreadyRunning(Conflict):
+    """The container has been started already."""
 
 
 def start(
@@ -25,7 +30,7 @@ def start(
 ) -> Socket:
     """Start the container under *monitor*; returns when its program runs, with the channel to the monitor.
 
-    With *attach*, output follows on the channel (see attach.py). Raises Conflict where it runs already, and what kept
+    With *attach*, output follows on the channel (see attach.py). Raises AlreadyRunning, and what kept
     it from starting; CommandNotFound and CommandNotExecutable are among that.
     """
     container_id = record["id"]
@@ -33,7 +38,8 @@ def start(
     with engine.containers.lock(container_id):
         state = engine.containers.state_locked(container_id)
         if state["status"] in LIVE:
-            raise Conflict(f"container {record['name']} is already running")
+            raise AlreadyRunning(f"container {record['name']} is already running")
+        wait_for_monitor(engine, container_id)  # the last one may just be leaving
         directory = engine.containers.directory(container_id)
         run_directory = engine.containers.run_directory(container_id)
         os.makedirs(run_directory, 0o700, exist_ok=True)
@@ -41,13 +47,11 @@ def start(
         if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
             raise InvalidInput("--init needs a pid namespace of the container's own")
         _write(os.path.join(directory, "config.json"), config)
-        settings = _settings(engine, record, state, directory, run_directory)
+        settings = {**_settings(engine, record, state, directory, run_directory), "attached": attach}
         path = os.path.join(run_directory, "settings.json")
         _write(path, settings)
         connection = monitor.channel
         channel.send(connection, channel.LAUNCH, path)
-        if attach:
-            channel.send(connection, channel.ATTACH, "0" if record["open_stdin"] else "1")
         _wait_until_it_runs(connection)
     if rung == SINGLE:
         _warn_single()

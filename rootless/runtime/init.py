@@ -19,6 +19,7 @@ from rootless.runtime.users import User, resolve
 from rootless.spec.runtime import GROUPS, Config
 
 _PASSWD_LIMIT = 10 << 20
+_EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
 
 Stdio = tuple[int, int, int]
@@ -45,6 +46,8 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     process = config["process"]
     single = is_single()
     isolation.no_more_imports()
+    if process.get("init"):
+        processes.set_command_line("init")  # it stays, and its command line has paths of the host
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     die_with_parent = gate_fd is None
     processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
@@ -190,8 +193,8 @@ def _out_of_the_way(stdio: Stdio) -> list[int]:
 
 
 def _default_signals() -> None:
-    """An ignored signal stays ignored across execve(2), and Python ignores SIGPIPE and SIGXFSZ."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
+    """An ignored signal stays ignored across execve(2): what Python, the monitor or the caller ignores ends here."""
+    for number in _EVERY_SIGNAL:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
@@ -214,8 +217,7 @@ def _stay_as_init(channel_fd: int) -> None:
     It is this interpreter, sealed and with nothing of the host in its memory's reach; it ends as the child ends. The
     child tells of a failing execve(2) through the channel, which pid 1 closes.
     """
-    every = set(range(1, signal.NSIG)) - {signal.SIGKILL, signal.SIGSTOP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, every)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _EVERY_SIGNAL)
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
@@ -226,7 +228,7 @@ def _stay_as_init(channel_fd: int) -> None:
     for fd in (0, 1, 2):
         os.close(fd)
     while True:
-        number = signal.sigwait(every)
+        number = signal.sigwait(_EVERY_SIGNAL)
         if number != signal.SIGCHLD:
             try:
                 os.kill(child, number)

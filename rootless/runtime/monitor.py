@@ -96,6 +96,7 @@ class Monitor:
         self.timers = Timers()
         self.clients: list[Client] = []
         self.owner: Client | None = self._add_client(owner)
+        self.owner.attached = settings["attached"]  # before there is output: none is missed
         self.owner.gives_input = True
         self.listener = self._listen()
         self.log: JsonLog | None = self._open_log()
@@ -132,11 +133,14 @@ class Monitor:
                 if handler := self.handlers.get(fd):
                     handler(event)
             self.timers.run()
-        self._leave()
+        self._remove_traces()
 
     def watch(self, fd: int, handler: Callable[[int], None], events: int = select.EPOLLIN) -> None:
-        """Call *handler* with the events of *fd*."""
-        self.epoll.register(fd, events)
+        """Call *handler* with *events* of *fd*, from now on these only."""
+        if fd in self.handlers:
+            self.epoll.modify(fd, events)
+        else:
+            self.epoll.register(fd, events)
         self.handlers[fd] = handler
 
     def unwatch(self, fd: int) -> None:
@@ -150,17 +154,15 @@ class Monitor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP):
             signal.signal(ignored, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, self._terminated)
+        signal.signal(signal.SIGTERM, lambda *_: None)
 
-        def reap(_: int) -> None:
-            os.read(r, 4096)
+        def arrived(_: int) -> None:
+            if signal.SIGTERM in os.read(r, 4096):
+                # The logout or shutdown of the machine: stop the container as `stop` would.
+                self._stop(self.settings["stop_signal"], self.settings["stop_timeout"])
             self._reap()
 
-        self.watch(r, reap)
-
-    def _terminated(self, *_: object) -> None:
-        """SIGTERM, at the logout or shutdown of the machine: stop the container as `stop` would."""
-        self._stop(self.settings["stop_signal"], self.settings["stop_timeout"])
+        self.watch(r, arrived)
 
     def _reap(self) -> None:
         while True:
@@ -234,7 +236,8 @@ class Monitor:
                 self.input_fd = fd
             if name != "stdin":
                 self.outputs[fd] = "stderr" if name == "stderr" else "stdout"
-                self.watch(fd, lambda event, fd=fd: self._output_ready(fd, event))  # type: ignore[misc]
+        for fd in ours.values():
+            self._watch_stream(fd)
         self._feed()
         if self.input_ended:
             self._end_input()
@@ -251,6 +254,7 @@ class Monitor:
         self.exit_status = code
         self.running = False
         self.timers.cancel("kill")
+        self._choke()
         if self.outputs:
             self.timers.set("drain", _DRAIN_SECONDS, self._drained)
         else:
@@ -269,7 +273,7 @@ class Monitor:
             self.health.end()
         code = 0 if self.exit_status is None else self.exit_status
         self.created, self.paused = None, False
-        os.unlink(os.path.join(self.run_directory, "init"))
+        self._unlink("init")
         if self._should_restart(code):
             if time.monotonic() - self.began_at >= _LONG_RUN:
                 self.delay = _FIRST_DELAY
@@ -308,28 +312,33 @@ class Monitor:
             return
         self.finished = True
 
-    def _leave(self) -> None:
-        """Flush what clients still get, remove our traces, and run what is to be run at the end."""
+    def _remove_traces(self) -> None:
+        """Nobody can come any more."""
         if self.log:
             self.log.close()
-        for client in self.clients:
+        self.listener.close()
+        for name in ("attach", "settings.json"):
+            self._unlink(name)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(os.path.join(self.run_directory, name))
+        except FileNotFoundError:
+            pass  # the user has logged out, and the run directory is gone
+
+    def take_leave(self) -> None:
+        """Run what is to be run at the end; and give the clients, however slow they are, the rest of what is theirs."""
+        at_end = self.settings.get("at_end")
+        unread = [client for client in self.clients if client.backlog]
+        if at_end and os.path.isdir(self.directory) and (not unread or os.fork() == 0):
+            os.execve(at_end[0], at_end, {})
+        for client in unread:
             client.sock.setblocking(True)
-            client.sock.settimeout(5)
             try:
                 for message in client.backlog:
                     client.sock.send(message, _socket.MSG_NOSIGNAL)
             except OSError:
-                pass  # gone, or not reading
-            client.sock.close()
-        self.listener.close()
-        at_end = self.settings.get("at_end")
-        if at_end and os.path.isdir(self.directory):
-            os.execve(at_end[0], at_end, {})
-        for name in ("attach", "settings.json"):
-            try:
-                os.unlink(os.path.join(self.run_directory, name))
-            except FileNotFoundError:
-                pass
+                continue  # it has gone
 
     # Records
 
@@ -355,9 +364,27 @@ class Monitor:
         """A line for whoever is attached."""
         self.broadcast(channel.WARNING, message)
 
-    # Output
+    # The program's streams
 
-    def _output_ready(self, fd: int, _event: int) -> None:
+    def _watch_stream(self, fd: int) -> None:
+        """Watch one of our ends for what is to be done with it now. A terminal is one descriptor both ways."""
+        events = 0
+        if fd in self.outputs and not self.choked:
+            events |= select.EPOLLIN
+        if fd == self.input_fd and self.input:
+            events |= select.EPOLLOUT
+        if fd in self.outputs or events:
+            self.watch(fd, lambda event: self._stream_ready(fd, event), events)
+        else:
+            self.unwatch(fd)  # the other end of stdin may close: that would be told again and again
+
+    def _stream_ready(self, fd: int, event: int) -> None:
+        if event & select.EPOLLOUT or fd not in self.outputs:
+            self._feed()
+        if event & ~select.EPOLLOUT and fd in self.outputs:
+            self._output_ready(fd)
+
+    def _output_ready(self, fd: int) -> None:
         try:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
@@ -409,8 +436,13 @@ class Monitor:
     def _add_client(self, sock: Socket) -> Client:
         client = Client(sock)
         self.clients.append(client)
-        self.watch(sock.fileno(), lambda event: self._client_ready(client, event))
+        self._watch_client(client)
         return client
+
+    def _watch_client(self, client: Client) -> None:
+        """Take what the client sends unless the program is behind with its input; send what is waiting."""
+        events = (0 if client.paused else select.EPOLLIN) | (select.EPOLLOUT if client.backlog else 0)
+        self.watch(client.sock.fileno(), lambda event: self._client_ready(client, event), events)
 
     def _client_ready(self, client: Client, event: int) -> None:
         if event & select.EPOLLOUT:
@@ -431,11 +463,14 @@ class Monitor:
 
     def _message(self, client: Client, kind: bytes, data: bytes) -> None:
         if kind == channel.STDIN:
-            self.input += data
-            self._feed()
+            if not self.input_ended:
+                self.input += data
+                self._feed()
         elif kind == channel.STDIN_END:
             if not self.settings["terminal"]:
                 self._end_input()
+        elif kind == channel.HANGUP:
+            self._hang_up(client, data)
         elif kind == channel.RESIZE:
             self._resize(data)
         elif kind == channel.SIGNAL:
@@ -475,10 +510,9 @@ class Monitor:
 
     def _put_off(self, client: Client, message: bytes) -> None:
         """Keep *message* until the client reads; with too much of it, let the container wait too."""
-        if not client.backlog:
-            self.epoll.modify(client.sock.fileno(), select.EPOLLIN | select.EPOLLOUT)
         client.backlog.append(message)
         client.backlog_size += len(message)
+        self._watch_client(client)
         self._choke()
 
     def _flush(self, client: Client) -> None:
@@ -494,17 +528,16 @@ class Monitor:
             return
         client.backlog_size -= sum(map(len, client.backlog[:sent]))
         del client.backlog[:sent]
-        if not client.backlog:
-            self.epoll.modify(client.sock.fileno(), select.EPOLLIN)
+        self._watch_client(client)
         self._choke()
 
     def _choke(self) -> None:
-        """Read from the container only while all clients keep up."""
-        choked = any(client.backlog_size > _MAX_BACKLOG for client in self.clients)
+        """Read from the container only while all clients keep up; once it has ended, its pipes hold only a little."""
+        choked = self.running and any(client.backlog_size > _MAX_BACKLOG for client in self.clients)
         if choked != self.choked:
             self.choked = choked
             for fd in self.outputs:
-                self.epoll.modify(fd, 0 if choked else select.EPOLLIN)
+                self._watch_stream(fd)
 
     def _drop_when_sent(self, client: Client) -> None:
         if not client.backlog:
@@ -529,43 +562,20 @@ class Monitor:
         """Give the program what is waiting for it; while more than a chunk waits, take no more from the clients."""
         while self.input and self.input_fd is not None:
             try:
-                written = os.write(self.input_fd, self.input[:CHUNK])
+                del self.input[: os.write(self.input_fd, self.input[:CHUNK])]
             except BlockingIOError:
-                self._want_to_write(True)
                 break
             except OSError:  # EPIPE: it reads no more; EIO: its terminal is gone
                 self.input.clear()
-                break
-            del self.input[:written]
-        if not self.input:
-            self._want_to_write(False)
-            if self.input_ended:
+        if self.input_fd is not None:
+            self._watch_stream(self.input_fd)
+            if self.input_ended and not self.input:
                 self._close_input()
         paused = len(self.input) > 4 * CHUNK
         for client in self.clients:
             if client.paused != paused:
                 client.paused = paused
-                events = (0 if paused else select.EPOLLIN) | (select.EPOLLOUT if client.backlog else 0)
-                self.epoll.modify(client.sock.fileno(), events)
-
-    def _want_to_write(self, wanted: bool) -> None:
-        fd = self.input_fd
-        if fd is None:
-            return
-        if fd in self.outputs:  # a terminal: one descriptor both ways
-            self.epoll.modify(fd, (0 if self.choked else select.EPOLLIN) | (select.EPOLLOUT if wanted else 0))
-            if wanted:
-                self.handlers[fd] = lambda event: self._terminal_ready(fd, event)
-        elif wanted and fd not in self.handlers:
-            self.watch(fd, lambda _: self._feed(), select.EPOLLOUT)
-        elif not wanted:
-            self.unwatch(fd)
-
-    def _terminal_ready(self, fd: int, event: int) -> None:
-        if event & select.EPOLLOUT:
-            self._feed()
-        if event & ~select.EPOLLOUT and fd in self.outputs:
-            self._output_ready(fd, event)
+                self._watch_client(client)
 
     def _end_input(self) -> None:
         self.input_ended = True
@@ -581,6 +591,14 @@ class Monitor:
         os.close(fd)
 
     # What clients ask for
+
+    def _hang_up(self, client: Client, kind: bytes) -> None:
+        """Nobody reads the output of a program that runs in the foreground: it is told so, as in a pipe."""
+        if client is not self.owner or any(other.attached for other in self.clients if other is not client):
+            return
+        stream = "stdout" if kind == channel.STDOUT else "stderr"
+        for fd in [fd for fd, name in self.outputs.items() if name == stream and fd != self.input_fd]:
+            self._close_output(fd)
 
     def _resize(self, data: bytes) -> None:
         if self.input_fd in self.outputs:
@@ -626,4 +644,7 @@ def main(launcher: Launcher) -> None:
     with open(path, "rb") as file:
         settings = json.loads(file.read())
     with files.lock_file(os.path.join(settings["run_directory"], "monitor"), blocking=False):
-        Monitor(settings, owner, launcher).main()
+        monitor = Monitor(settings, owner, launcher)
+        monitor.main()
+    # The container is over and may be started anew, by another monitor.
+    monitor.take_leave()

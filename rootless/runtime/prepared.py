@@ -18,10 +18,10 @@ class Prepared:
 
     __slots__ = ("channel", "module", "pid")
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, *, afresh: bool = False) -> None:
         self.module = module
         self.channel, theirs = channel.pair()
-        self.pid = sealed.spawn(module, theirs.fileno())
+        self.pid = sealed.spawn(module, theirs.fileno(), afresh=afresh)
         theirs.close()
 
     def close(self) -> None:
@@ -43,8 +43,14 @@ def begin(verb: str) -> Prepared | None:
         return None
 
 
-def take(prepared: Prepared | None, module: str) -> Prepared:
-    """*prepared* if it is a helper of *module*, else a new one."""
-    if prepared is not None and prepared.module == module:
+def take(prepared: Prepared | None, module: str, *, afresh: bool = False) -> Prepared:
+    """*prepared* if it is a helper of *module*, else a new one.
+
+    One that stays in the container (--init) is *afresh*: it has nothing of the command's memory, and it is a process of
+    the user's namespace, whose root may join its namespaces (ptrace(2), the check of mm->user_ns).
+    """
+    if prepared is not None and prepared.module == module and not afresh:
         return prepared
-    return Prepared(module)
+    if prepared is not None:
+        prepared.close()
+    return Prepared(module, afresh=afresh)

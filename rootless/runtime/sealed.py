@@ -31,10 +31,11 @@ def command(module: str, *, third_party: bool = False) -> list[str]:
     return [INTERPRETER, "-I", "-S", "-c", code]
 
 
-def spawn(module: str, channel_fd: int) -> int:
+def spawn(module: str, channel_fd: int, *, afresh: bool = False) -> int:
     """Run `main()` of *module* in a process and a session of its own, with *channel_fd* as descriptor 3; the pid.
 
-    0, 1 and 2 are /dev/null. The caller must be root of the user's namespace, and single-threaded.
+    *afresh*: in an interpreter of its own in any case. 0, 1 and 2 are /dev/null. The caller must be root of the user's
+    namespace, and single-threaded.
     """
     pid = os.fork()
     if pid:
@@ -43,10 +44,14 @@ def spawn(module: str, channel_fd: int) -> int:
         os.setsid()
         _place(channel_fd)
         os.chdir("/")
-        if is_users():
+        users = is_users()
+        if users:
             seal()
+        if users or afresh:
             os.execve(INTERPRETER, command(module), {})
         os.environ.clear()
+        # What the command was told may be secret. It is for `ps` to see as long as the command runs, and no longer.
+        processes.set_command_line(f"rootless: {module}")
         gc.freeze()  # what the command has loaded is never garbage: the collector need not write to these pages
         gc.enable()
         import_module(module).main()
