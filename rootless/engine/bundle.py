@@ -113,7 +113,9 @@ def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]
 
 
 def _system_mounts(record: Record, host_network: bool) -> list[Config]:
-    mounts = [runtime.PROC_MOUNT, *runtime.DEV_MOUNTS]
+    # proc shows a pid namespace, and may be mounted only by its owner: of the machine's own there is just a bind.
+    proc = _bind("/proc", "/proc", ["nosuid", "noexec", "nodev"]) if record["pid"] == "host" else runtime.PROC_MOUNT
+    mounts = [proc, *runtime.DEV_MOUNTS]
     if record["ipc"] == "host":
         mounts = [m for m in mounts if m["destination"] != "/dev/mqueue"]
         mounts += [_bind("/dev/shm", "/dev/shm", []), _bind("/dev/mqueue", "/dev/mqueue", [])]
