@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
-from tests.bench.peer import Podman
+from tests.support.podman import Podman
 from tests.support.account import Installation
 from tests.support.images import layout_of
 from tests.support.layout import push

@@ -4,8 +4,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from tests.bench.measure import quiet
-
 _CONTAINERS = '[containers]\ncgroups = "disabled"\n[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\n'
 _STORAGE = '[storage]\ndriver = "overlay"\n'
 
@@ -37,7 +35,12 @@ class Podman:
 
     def run(self, *args: str) -> str:
         """podman ARGS, which must succeed."""
-        return quiet(["podman", *args], self.env)
+        done = subprocess.run(
+            ["podman", *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode != 0:
+            raise AssertionError(f"podman {' '.join(args)}: status {done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
 
     def close(self) -> None:
         """End what runs, and remove everything, which takes podman's own user namespace."""
