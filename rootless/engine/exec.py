@@ -17,7 +17,7 @@ from rootless.runtime import channel
 from rootless.runtime.channel import Socket
 from rootless.runtime.prepared import EXEC, Prepared, take
 from rootless.spec.runtime import GROUPS, Config
-from rootless.store.containers import Record
+from rootless.store.containers import EXIT_UNKNOWN, Record
 
 
 class ExecOptions(NamedTuple):
@@ -130,27 +130,26 @@ class _Relay:
     """The caller's streams on one side, the program's pipes or terminal on the other, until it ends."""
 
     def __init__(self, session: _Session, options: ExecOptions, keys: bytes, stack: ExitStack) -> None:
-        self._session = session
+        self._connection = session.connection
         self._terminal = options.terminal
         self._detector = Detector(keys if options.terminal else b"")
         self._stdin = session.stdin
         self._outputs = dict(session.outputs)
         self._pending = b""
-        self._poll = select.poll()
-        self._poll.register(session.connection.fileno(), select.POLLIN)
-        for fd in self._outputs:
-            os.set_blocking(fd, False)
-            self._poll.register(fd, select.POLLIN)
         self._reads_input = options.interactive and self._stdin is not None
-        if self._stdin is not None:
-            os.set_blocking(self._stdin, False)
-        if self._reads_input:
-            self._poll.register(0, select.POLLIN)
-            if self._terminal and os.isatty(0):
-                stack.enter_context(terminals.raw_mode(0))
+        self._poll = select.poll()
+        self._watched: dict[int, int] = {}
+        for fd in (*self._outputs, *(() if self._stdin is None else (self._stdin,))):
+            os.set_blocking(fd, False)
+        if self._reads_input and self._terminal and os.isatty(0):
+            stack.enter_context(terminals.raw_mode(0))
         if self._terminal:
             stack.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, self._resize))
             self._resize()
+        self._watch(self._connection.fileno(), select.POLLIN)
+        for fd in self._outputs:
+            self._watch(fd, select.POLLIN)
+        self._watch_input()
 
     def run(self) -> int:
         """The program's exit code; 0 when the user detaches."""
@@ -160,23 +159,39 @@ class _Relay:
             events = self._poll.poll(None if code is None else 0)
             if not events and code is not None:
                 break
-            for fd, _ in events:
-                if fd == self._session.connection.fileno():
-                    code = self._ended(code)
-                elif fd in self._outputs:
+            for fd, event in events:
+                if fd not in self._watched:
+                    continue  # one of the others has seen to it
+                if fd == self._connection.fileno():
+                    code = self._ended()
+                elif fd == 0 and self._reads_input:
+                    if not self._read_input():
+                        return 0
+                elif event & ~select.POLLOUT and fd in self._outputs:
                     self._copy_output(fd)
-                elif fd == self._stdin:
+                else:
                     self._write_input()
-                elif fd == 0 and self._reads_input and not self._read_input():
-                    return 0
         return code
 
-    def _ended(self, code: int | None) -> int:
-        kind, text, _ = channel.receive(self._session.connection)
-        if not kind and code is None:
-            return 255  # the helper was killed: what became of the program is not known
-        self._poll.unregister(self._session.connection.fileno())
-        return int(text)
+    def _watch(self, fd: int, events: int) -> None:
+        """Have poll(2) tell of *events*; of none at all, not even of the other end's closing, where there are none."""
+        if events:
+            self._poll.register(fd, events)
+            self._watched[fd] = events
+        elif self._watched.pop(fd, None):
+            self._poll.unregister(fd)
+
+    def _watch_input(self) -> None:
+        """Read for the program while nothing waits for it; write what does."""
+        self._watch(0, select.POLLIN if self._reads_input and not self._pending else 0)
+        if self._stdin is not None:
+            reading = select.POLLIN if self._stdin in self._outputs else 0
+            self._watch(self._stdin, reading | (select.POLLOUT if self._pending else 0))
+
+    def _ended(self) -> int:
+        kind, text, _ = channel.receive(self._connection)
+        self._watch(self._connection.fileno(), 0)
+        return int(text) if kind else EXIT_UNKNOWN  # the helper was killed
 
     def _copy_output(self, fd: int) -> None:
         try:
@@ -187,68 +202,39 @@ class _Relay:
             data = b""  # EIO: the last process of the terminal is gone
         if not data or not write_all(self._outputs[fd], data):
             del self._outputs[fd]
-            self._poll.unregister(fd)
+            self._watch(fd, 0)
             if fd != self._stdin:
                 os.close(fd)
 
     def _read_input(self) -> bool:
         """False when the user detaches."""
-        data = os.read(0, CHUNK)
+        try:
+            data = os.read(0, CHUNK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            data = b""  # EIO: the caller's terminal is gone
+        self._reads_input = bool(data)
         if self._terminal:
             data, detached = self._detector.feed(data)
             if detached:
                 return False
-            if not data:
-                return True
-        if not data:
-            self._poll.unregister(0)
-            self._reads_input = False
-            self._close_input()
-            return True
         self._pending += data
         self._write_input()
         return True
 
     def _write_input(self) -> None:
-        if self._stdin is None:
-            return
+        """Write what waits as far as the program takes it, and the end of it if that has come."""
         try:
-            while self._pending:
+            while self._pending and self._stdin is not None:
                 self._pending = self._pending[os.write(self._stdin, self._pending) :]
         except BlockingIOError:
-            self._watch_input(True)
-            return
+            pass  # the rest when it reads on
         except OSError:
-            self._pending = b""  # the program reads no more
-        self._watch_input(False)
-
-    def _watch_input(self, blocked: bool) -> None:
-        """While the program does not read, neither do we."""
-        if self._stdin is None:
-            return
-        reading = select.POLLIN if self._stdin in self._outputs else 0
-        if blocked:
-            self._poll.register(self._stdin, reading | select.POLLOUT)
-            if self._reads_input:
-                self._poll.modify(0, 0)
-        else:
-            if reading:
-                self._poll.register(self._stdin, reading)
-            else:
-                try:
-                    self._poll.unregister(self._stdin)
-                except KeyError:
-                    pass
-            if self._reads_input:
-                self._poll.modify(0, select.POLLIN)
-
-    def _close_input(self) -> None:
-        if self._stdin is not None and not self._terminal:
-            while self._pending:
-                waiter = select.poll()
-                waiter.register(self._stdin, select.POLLOUT)
-                waiter.poll()
-                self._write_input()
+            self._pending, self._reads_input = b"", False  # the program reads no more
+        self._watch_input()
+        if not (self._reads_input or self._pending or self._terminal or self._stdin is None):
+            self._watch(self._stdin, 0)
             os.close(self._stdin)
             self._stdin = None
 

@@ -3,12 +3,13 @@
 Started by the command (prepared.py), with a channel as descriptor 3. The first message, LAUNCH, brings descriptors:
 what to run, as JSON {"pid", "started", "process", "detach"}, and the program's stdin, stdout and stderr, or none of
 these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the command goes away
-before the program, the program gets SIGTERM.
+before the program, the program gets SIGTERM, unless it runs in the background.
 """
 
 import json
 import os
 import select
+from contextlib import suppress
 from typing import Any
 
 from rootless.errors import RootlessError
@@ -33,8 +34,7 @@ def main() -> None:
         channel.send_error(command, error)
         return
     channel.send(command, channel.BEGAN)
-    if not request["detach"]:
-        _stay(pid, command)
+    _stay(pid, command, detached=request["detach"])
 
 
 def _begin(request: dict[str, Any], stdio: tuple[int, int, int] | None, command: channel.Socket) -> int:
@@ -53,8 +53,12 @@ def _begin(request: dict[str, Any], stdio: tuple[int, int, int] | None, command:
     return forked.pid
 
 
-def _stay(pid: int, command: channel.Socket) -> None:
-    """Wait for the program, and for the command to go away."""
+def _stay(pid: int, command: channel.Socket, *, detached: bool) -> None:
+    """Wait for the program, and for the command to go away.
+
+    In any case to the program's end: whoever would be its parent after us may be slow to ask for its status, or never
+    do so, and as long the container could not end (pid_namespaces(7)).
+    """
     poll = select.poll()
     pidfd = processes.pidfd_open(pid)
     poll.register(pidfd, select.POLLIN)
@@ -64,8 +68,11 @@ def _stay(pid: int, command: channel.Socket) -> None:
             if fd == pidfd:
                 _, status = os.waitpid(pid, 0)
                 code = os.waitstatus_to_exitcode(status)
-                channel.send(command, channel.EXITED, str(code if code >= 0 else 128 - code))
+                with suppress(BrokenPipeError):
+                    channel.send(command, channel.EXITED, str(code if code >= 0 else 128 - code))
                 return
             if not channel.receive(command)[0]:
-                processes.pidfd_send_signal(pidfd, _SIGTERM)
-                return
+                poll.unregister(command.fileno())
+                if not detached:
+                    with suppress(ProcessLookupError):
+                        processes.pidfd_send_signal(pidfd, _SIGTERM)

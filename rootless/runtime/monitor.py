@@ -267,6 +267,8 @@ class Monitor:
             self._close_output(fd)
         if self.input_fd is not None:
             self._close_input()
+        self.input.clear()
+        self._feed()
         if self.log:
             self.log.flush()
         if self.health:
@@ -567,6 +569,7 @@ class Monitor:
                 break
             except OSError:  # EPIPE: it reads no more; EIO: its terminal is gone
                 self.input.clear()
+                self._close_input()
         if self.input_fd is not None:
             self._watch_stream(self.input_fd)
             if self.input_ended and not self.input:
