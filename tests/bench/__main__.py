@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
-from tests.support.podman import Podman
 from tests.support.account import Installation
 from tests.support.images import layout_of
 from tests.support.layout import push
+from tests.support.podman import Podman
 from tests.support.registry import plain_registry
 
 _MANY = 100
