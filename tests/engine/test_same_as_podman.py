@@ -1,6 +1,9 @@
 """The same image through podman and through us: the same tree, seen from inside (SECURITY.md T15, Y04)."""
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -23,13 +26,15 @@ find / \\( {PRUNE} \\) -prune -o -type f -links 1 -exec sha256sum {{}} +
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, registry: Registry) -> Iterator[Podman]:
-    """podman of its own, which knows the tests' registry."""
+def podman(registry: Registry) -> Iterator[Podman]:
+    """podman of its own, which knows the tests' registry, at a short path: with a long one it waits for its sockets."""
     if not Podman.is_here():
         pytest.skip("podman is not installed")
-    peer = Podman(tmp_path_factory.mktemp("podman"), registry.host)
+    directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
+    peer = Podman(directory, registry.host)
     yield peer
     peer.close()
+    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("name", ["busybox", "whiteouts", "debian"])
