@@ -9,9 +9,9 @@ import errno
 import os
 import select
 import signal
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import NamedTuple, NoReturn
 
 from rootless.errors import InvalidInput
 from rootless.linux import terminals
@@ -110,7 +110,7 @@ class Attachment:
             self._poll.register(self._connection.fileno(), select.POLLIN)
             self._poll.register(wakeup, select.POLLIN)
             if self._terminal and self._stdin is not None and os.isatty(self._stdin):
-                stack.enter_context(terminals.raw_mode(self._stdin))
+                stack.enter_context(raw_mode(self._stdin))
             self._window = next(
                 (fd for fd in (self._stdin, *self._outputs.values()) if fd is not None and os.isatty(fd)), None
             )
@@ -240,6 +240,20 @@ class Attachment:
             rows, columns = terminals.window_size(self._window)
             if rows and columns:
                 self._send(channel.RESIZE, f"{rows} {columns}".encode())
+
+
+@contextmanager
+def raw_mode(fd: int) -> Iterator[None]:
+    """terminals.raw_mode, from which the terminal also comes back where a signal ends us: SystemExit is raised then."""
+
+    def leave(number: int, _: object) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    with ExitStack() as stack:
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+            stack.callback(signal.signal, number, signal.signal(number, leave))
+        stack.enter_context(terminals.raw_mode(fd))
+        yield
 
 
 def write_all(fd: int, data: bytes) -> bool:

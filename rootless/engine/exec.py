@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from rootless.engine import bundle
-from rootless.engine.attach import CHUNK, Detector, write_all
+from rootless.engine.attach import CHUNK, Detector, raw_mode, write_all
 from rootless.engine.context import Engine
 from rootless.engine.run import detach_bytes, own_window
 from rootless.errors import Conflict, InvalidInput, RootlessError
@@ -142,7 +142,7 @@ class _Relay:
         for fd in (*self._outputs, *(() if self._stdin is None else (self._stdin,))):
             os.set_blocking(fd, False)
         if self._reads_input and self._terminal and os.isatty(0):
-            stack.enter_context(terminals.raw_mode(0))
+            stack.enter_context(raw_mode(0))
         if self._terminal:
             stack.callback(signal.signal, signal.SIGWINCH, signal.signal(signal.SIGWINCH, self._resize))
             self._resize()

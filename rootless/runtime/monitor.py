@@ -309,8 +309,8 @@ class Monitor:
                 self._send(client, channel.DONE)
         if self.owner and self.settings.get("at_end"):
             for client in list(self.clients):
-                if client is not self.owner:
-                    self._drop_when_sent(client)
+                if client is not self.owner and not client.backlog:
+                    self._drop(client)
             return
         self.finished = True
 
@@ -318,6 +318,7 @@ class Monitor:
         """Nobody can come any more."""
         if self.log:
             self.log.close()
+        self.unwatch(self.listener.fileno())
         self.listener.close()
         for name in ("attach", "settings.json"):
             self._unlink(name)
@@ -330,17 +331,20 @@ class Monitor:
 
     def take_leave(self) -> None:
         """Run what is to be run at the end; and give the clients, however slow they are, the rest of what is theirs."""
+        self._drop_all_that_keep_up()
         at_end = self.settings.get("at_end")
-        unread = [client for client in self.clients if client.backlog]
-        if at_end and os.path.isdir(self.directory) and (not unread or os.fork() == 0):
+        if at_end and os.path.isdir(self.directory) and (not self.clients or os.fork() == 0):
             os.execve(at_end[0], at_end, {})
-        for client in unread:
-            client.sock.setblocking(True)
-            try:
-                for message in client.backlog:
-                    client.sock.send(message, _socket.MSG_NOSIGNAL)
-            except OSError:
-                continue  # it has gone
+        while self.clients:
+            for fd, event in self.epoll.poll():
+                if handler := self.handlers.get(fd):
+                    handler(event)
+            self._drop_all_that_keep_up()
+
+    def _drop_all_that_keep_up(self) -> None:
+        for client in list(self.clients):
+            if not client.backlog:
+                self._drop(client)
 
     # Records
 
@@ -469,7 +473,7 @@ class Monitor:
                 self.input += data
                 self._feed()
         elif kind == channel.STDIN_END:
-            if not self.settings["terminal"]:
+            if self.settings["stdin_once"] and not self.settings["terminal"]:
                 self._end_input()
         elif kind == channel.HANGUP:
             self._hang_up(client, data)
@@ -540,10 +544,6 @@ class Monitor:
             self.choked = choked
             for fd in self.outputs:
                 self._watch_stream(fd)
-
-    def _drop_when_sent(self, client: Client) -> None:
-        if not client.backlog:
-            self._drop(client)
 
     def _drop(self, client: Client) -> None:
         if client not in self.clients:

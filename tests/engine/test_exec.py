@@ -5,7 +5,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ MEBIBYTE = 1 << 20
 
 
 @pytest.fixture
-def web(box: Box) -> Iterator[str]:
+def web(box: Box) -> str:
     """A container that runs."""
     box.detached("exec sleep 600", "--name", "web", "-e", "A=image", "-w", "/tmp")
-    yield "web"
+    return "web"
 
 
 # --- exit codes
