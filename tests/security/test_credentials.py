@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rootless.linux import capabilities
-from tests.support import evil_tar
+from tests.support import evil_tar, probe
 from tests.support.account import wait_until
 from tests.support.evil_tar import DIRECTORY, FIFO, SYMLINK, archive, entry
 from tests.support.fault_registry import FaultRegistry
@@ -209,6 +209,15 @@ def test_exec_privileged_has_all_and_leaves_the_container_as_it_is(box: Box) -> 
         said = box.rootless.run("exec", "--privileged", container, "cat", "/proc/self/status").stdout
         assert sets(said) == as_root(ALL)
         assert sets(box.rootless.run("exec", container, "cat", "/proc/1/status").stdout) == as_root(mask(*DOCKERS))
+
+
+def test_how_many_capabilities_there_are_is_not_for_a_volume_to_say(box: Box, tmp_path: Path) -> None:  # X13
+    """With a lie in place of cap_last_cap, the bounding set would stay full, and setuid programs could use it."""
+    (tmp_path / "sys/kernel").mkdir(parents=True)
+    (tmp_path / "sys/kernel/cap_last_cap").write_text("0\n")
+    read_bounding = probe.calls(*[(157, 23, number) for number in range(capabilities.last() + 1)])
+    answers = box.probe(*read_bounding, options=["--cap-drop", "ALL", "-v", f"{tmp_path}:/proc"])
+    assert {answer.result for answer in answers} == {0}
 
 
 # Setuid programs (X14, X22)

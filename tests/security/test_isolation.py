@@ -208,7 +208,7 @@ def test_even_a_privileged_container_writes_no_setting_of_the_machine(box: Box) 
     script = "".join(f"true >> /proc/sys/kernel/{name} && echo OPEN {name};" for name in files)
     said = box.sh(f"{script} true >> /proc/sysrq-trigger && echo OPEN; true", "--privileged")
     assert "OPEN" not in said
-    assert said.count("Permission denied") >= 3, said
+    assert said.count("Permission denied") >= 2, said
 
 
 def test_secrets_of_the_kernel_cannot_be_read(box: Box) -> None:  # X16
