@@ -23,6 +23,7 @@ from rootless.store.images import Image
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _NAME_TRIES = 20
 _SECOND = 1_000_000_000
+_MILLISECOND = 1_000_000
 
 
 def create(engine: Engine, options: ContainerOptions) -> Record:
@@ -297,10 +298,10 @@ def health_record(option: HealthOption, image: Healthcheck | None) -> Record | N
         return None
 
     def choose(given: int | None, of_image: int, default: int) -> int:
-        return given if given is not None else of_image or default
+        return given or of_image or default  # 0 is what is not said, for Docker too
 
     base = image or Healthcheck((), 0, 0, 0, 0, 0)
-    return {
+    record = {
         "test": test,
         "interval": choose(option.interval, base.interval, 30 * _SECOND),
         "timeout": choose(option.timeout, base.timeout, 30 * _SECOND),
@@ -308,6 +309,13 @@ def health_record(option: HealthOption, image: Healthcheck | None) -> Record | N
         "start_interval": choose(option.start_interval, base.start_interval, 5 * _SECOND),
         "retries": choose(option.retries, base.retries, 3),
     }
+    for name in ("interval", "timeout", "start_interval"):
+        # Less would keep a processor busy, and an image may ask for it.
+        if record[name] < _MILLISECOND:
+            raise InvalidInput(f"{name.replace('_', ' ')} in a health check cannot be less than 1ms")
+    if record["start_period"] < 0 or record["retries"] < 0:
+        raise InvalidInput("start period and retries of a health check cannot be negative")
+    return record
 
 
 def _plan_mounts(engine: Engine, options: ContainerOptions, config: RuntimeConfig) -> list[MountOption | Record]:
