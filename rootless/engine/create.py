@@ -301,7 +301,7 @@ def health_record(option: HealthOption, image: Healthcheck | None) -> Record | N
         return given or of_image or default  # 0 is what is not said, for Docker too
 
     base = image or Healthcheck((), 0, 0, 0, 0, 0)
-    record = {
+    record: Record = {
         "test": test,
         "interval": choose(option.interval, base.interval, 30 * _SECOND),
         "timeout": choose(option.timeout, base.timeout, 30 * _SECOND),
