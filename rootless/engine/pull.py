@@ -13,7 +13,7 @@ the next one goes on from there.
 import os
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -94,6 +94,8 @@ class _Layer(NamedTuple):
 def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: Progress | None = None) -> Pulled:
     """Have the image that *reference* names, for *platform* or this machine's. Raises what the registry room raises."""
     engine.enter_namespace()
+    with suppress(OSError):  # rm and prune tell what stands in the way
+        engine.layout.empty_trash()  # of pulls that were killed
     reference = reference.with_default_tag()
     shown = progress or Silent()
     wanted = parse_platform(platform) if platform else host_platform()
@@ -146,18 +148,24 @@ def _make_layers(
     missing: list[_Layer],
     shown: Progress,
 ) -> None:
-    """Make every layer that is missing. Their locks and those of all blobs are held."""
-    with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
-        jobs = [pool.submit(_make, engine, client, reference, layer, workers, shown) for layer in missing]
-        done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-        try:
-            for job in done:
-                job.result()
-        except BaseException:
-            client.cancel()
-            raise
-        made = {layer.chain_id: job.result() for layer, job in zip(missing, jobs, strict=True)}
-    _put_in_place(engine, layers, made)
+    """Make every layer that is missing, or leave nothing. Their locks and those of all blobs are held."""
+    staged: list[str] = []
+    try:
+        with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
+            jobs = [pool.submit(_make, engine, client, reference, layer, workers, staged, shown) for layer in missing]
+            done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
+            try:
+                for job in done:
+                    job.result()
+            except BaseException:
+                client.cancel()
+                raise
+            made = {layer.chain_id: job.result() for layer, job in zip(missing, jobs, strict=True)}
+        _put_in_place(engine, layers, made)
+    except BaseException:
+        for path in staged:
+            engine.layers.abandon(path)
+        raise
     for layer in missing:
         shown.status(layer.shown, "Pull complete")
 
@@ -240,14 +248,24 @@ class _Made(NamedTuple):
 
 
 def _make(
-    engine: Engine, client: Client, reference: Reference, layer: _Layer, workers: Workers, shown: Progress
+    engine: Engine,
+    client: Client,
+    reference: Reference,
+    layer: _Layer,
+    workers: Workers,
+    all_staged: list[str],
+    shown: Progress,
 ) -> _Made:
-    """Download and unpack one layer. Raises CorruptData where it is not what the image says."""
+    """Download and unpack one layer, in a directory that is added to *all_staged*.
+
+    Raises CorruptData where it is not what the image says.
+    """
     size = layer.descriptor.size
     if not engine.blobs.has(layer.descriptor.digest):
         _download(engine, client, reference, layer, shown)
     shown.status(layer.shown, "Download complete")
     staged = engine.layers.stage()
+    all_staged.append(staged)
     path = engine.blobs.path(layer.descriptor.digest)
     answer = workers.unpack(path, staged, lambda done: shown.advance(layer.shown, done, size, "Extracting"))
     if answer["diff_id"] != layer.diff_id:
@@ -286,32 +304,33 @@ def _open_partial(engine: Engine, descriptor: Descriptor) -> PartialBlob:
 
 
 def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Made]) -> None:
-    """Bottom first: let implicit directories look like those below, then give the layers their names."""
+    """Bottom first: let implicit directories look like those below; then give the layers their names."""
     lower: list[int] = []  # bottom first
     try:
-        first = True
         for layer in layers:
+            directory = engine.layers.diff(layer.chain_id)
             if layer.chain_id in made:
-                staged, answer = made.pop(layer.chain_id)
+                staged, answer = made[layer.chain_id]
+                directory = os.path.join(staged, "diff")
                 _settle(staged, answer, lower)
-                if first:
-                    _sync(engine)  # once: it writes out all that was unpacked
-                    first = False
-                record = {
-                    "diff_id": layer.diff_id,
-                    "parent": layer.parent,
-                    "size": answer["size"],
-                    "entries": answer["entries"],
-                    "squashed": answer["squashed"],
-                    "dropped_xattrs": answer["dropped_xattrs"],
-                    "blob": layer.descriptor.digest,
-                }
-                engine.layers.commit(staged, layer.chain_id, record)
-            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-            lower.append(os.open(engine.layers.diff(layer.chain_id), flags))
+            lower.append(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     finally:
         for fd in lower:
             os.close(fd)
+    _sync(engine)  # once: it writes out all that was unpacked
+    for layer in layers:
+        if layer.chain_id in made:
+            staged, answer = made[layer.chain_id]
+            record = {
+                "diff_id": layer.diff_id,
+                "parent": layer.parent,
+                "size": answer["size"],
+                "entries": answer["entries"],
+                "squashed": answer["squashed"],
+                "dropped_xattrs": answer["dropped_xattrs"],
+                "blob": layer.descriptor.digest,
+            }
+            engine.layers.commit(staged, layer.chain_id, record)
 
 
 def _settle(staged: str, answer: dict[str, Any], lower: list[int]) -> None:

@@ -1,10 +1,11 @@
 """Layers, unpacked: one directory per chain_id, made aside and renamed when it is complete."""
 
 import os
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from rootless.spec.digest import ChainID, DiffID
-from rootless.store.layout import Layout, load_record, save_record
+from rootless.store.layout import Layout, load_record, remove_path, save_record
 
 
 class Layer(NamedTuple):
@@ -54,6 +55,11 @@ class Layers:
         """Give the unpacked layer its name. Hold the lock of the layer. The caller has synced its content."""
         save_record(os.path.join(staged, "layer.json"), record)
         os.rename(staged, self.directory(chain_id))
+
+    def abandon(self, staged: str) -> None:
+        """Remove what stage() made, if it was not committed; what cannot be removed stays in the trash."""
+        with suppress(OSError):
+            remove_path(staged)
 
     def remove(self, chain_id: ChainID) -> None:
         """Remove the layer. Hold its lock."""

@@ -13,6 +13,7 @@ import sys
 from typing import Any
 
 from rootless.errors import RootlessError
+from rootless.linux import processes
 from rootless.store.layer_stream import LayerStream
 from rootless.store.recorded import write_recorded
 from rootless.store.unpack import Ids, WhiteoutStyle, unpack_layer
@@ -50,6 +51,7 @@ class _Reported:
 
 def main() -> None:
     """The worker's entry."""
+    processes.prctl(processes.PR_SET_PDEATHSIG, 9)  # who goes on where a killed pull was may remove what it has left
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
