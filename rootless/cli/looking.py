@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rootless.cli import streams
@@ -16,9 +16,12 @@ from rootless.engine.context import Engine
 from rootless.engine.diff import diff as diff_container
 from rootless.engine.inspect import inspect_container
 from rootless.engine.listing import size_on_disk
+from rootless.engine.logs import Entry
 from rootless.engine.logs import logs as read_logs
 from rootless.engine.top import top as top_container
 from rootless.errors import NotFound
+
+_ENTRIES_AT_ONCE = 1000  # written together, where nobody waits for each
 
 
 def _tail(text: str) -> int | None:
@@ -60,16 +63,34 @@ def logs(options: LogsOptions) -> None:
     """Fetch the logs of a container"""
     engine = engine_of(options)
     container_id = engine.containers.find(options.arguments[0])
-    for entry in read_logs(
+    entries = read_logs(
         engine, container_id, tail=options.tail, since=options.since, until=options.until, follow=options.follow
-    ):
-        stamp = f"{_padded(entry.time)} " if options.timestamps else ""
-        data = f"{stamp}{entry.text}".encode("utf-8", "surrogateescape")
-        stream = sys.stdout if entry.stream == "stdout" else sys.stderr
+    )
+    for block in _blocks(entries, 1 if options.follow else _ENTRIES_AT_ONCE):
+        stream = sys.stdout if block[0].stream == "stdout" else sys.stderr
         # The program's own output: byte for byte, also on a terminal, as Docker shows it.
-        stream.buffer.write(data)
-        if options.follow or entry.stream != "stdout":
-            stream.flush()
+        streams.write_bytes(stream, b"".join(_shown(entry, options.timestamps) for entry in block))
+        streams.flush(stream)
+
+
+def _blocks(entries: Iterable[Entry], size: int) -> Iterator[list[Entry]]:
+    """The entries, those of one stream that follow each other together, up to *size* at once."""
+    block: list[Entry] = []
+    for entry in entries:
+        if block and entry.stream != block[0].stream:
+            yield block
+            block = []
+        block.append(entry)
+        if len(block) == size:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _shown(entry: Entry, stamped: bool) -> bytes:
+    stamp = f"{_padded(entry.time)} " if stamped else ""
+    return f"{stamp}{entry.text}".encode("utf-8", "surrogateescape")
 
 
 def _padded(stamp: str) -> str:

@@ -58,6 +58,11 @@ def write_raw(stream: TextIO, text: str) -> None:
         data = text.encode(encoding, "surrogateescape")
     except UnicodeEncodeError:
         data = text.encode(encoding, "backslashreplace")
+    write_bytes(stream, data)
+
+
+def write_bytes(stream: TextIO, data: bytes) -> None:
+    """Write *data* as it is. Raises OutputClosed."""
     try:
         stream.flush()
         rest = memoryview(data)

@@ -6,6 +6,7 @@ from contextlib import ExitStack, nullcontext
 from rootless.engine import host_image
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
+from rootless.engine.log_options import log_limits
 from rootless.engine.names import random_id, random_name
 from rootless.engine.options import ContainerOptions, HealthOption, MountOption
 from rootless.engine.remove import remove_anonymous_volumes
@@ -137,6 +138,8 @@ def _check(options: ContainerOptions) -> None:
         raise InvalidInput(
             f"logger: no log driver named {options.log_driver!r} is registered", hint="there are: json-file, none"
         )
+    if options.log_driver != "none":
+        log_limits(dict(options.log_options))
     if len(options.hostname) > 64:
         raise InvalidInput(f"invalid hostname: {options.hostname!r} is longer than 64 characters")
     for what, words in (

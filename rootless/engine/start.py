@@ -7,6 +7,7 @@ import time
 from rootless.engine import auto_remove, bundle
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_monitor
+from rootless.engine.log_options import log_limits
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import files, processes
 from rootless.runtime import channel
@@ -65,7 +66,6 @@ def _write(path: str, document: Record) -> None:
 def _settings(engine: Engine, record: Record, state: Record, directory: str, run_directory: str) -> Record:
     """What the monitor needs to know (monitor.py)."""
     log = record["log"]
-    options = log["options"]
     state = {**state, "boot_id": processes.boot_id(), "restart_count": 0, "error": ""}
     return {
         "id": record["id"],
@@ -79,8 +79,7 @@ def _settings(engine: Engine, record: Record, state: Record, directory: str, run
         "stdin_once": record["stdin_once"],
         "log": {
             "path": os.path.join(directory, "container.log"),
-            "max_size": parse_size(options.get("max-size", "0")),
-            "max_files": int(options.get("max-file", "1")),
+            "limits": log_limits(log["options"]),
         }
         if log["driver"] != "none"
         else None,
@@ -100,16 +99,6 @@ def _health_settings(record: Record) -> Record | None:
     arguments = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:] if test[0] == "CMD" else test
     check = {**bundle.process(record, (0, 0)), "args": arguments, "terminal": False, "init": False}
     return {**health, "process": check}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a log option such as "10m". Raises InvalidInput."""
-    units = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-    number = text.lower().rstrip("b").rstrip("kmg")
-    unit = text.lower().rstrip("b")[len(number) :]
-    if not number.isdigit() or unit not in units:
-        raise InvalidInput(f"invalid value for max-size: {text}")
-    return int(number) * units[unit]
 
 
 def _wait_until_it_runs(connection: Socket) -> None:

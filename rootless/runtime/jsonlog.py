@@ -26,11 +26,10 @@ class JsonLog:
         self._max_files = max(1, max_files)
         self._partial = {"stdout": b"", "stderr": b""}
         self._lost = 0
-        self._open()
-
-    def _open(self) -> None:
-        self._fd = os.open(self._path, _FLAGS, 0o600)
+        self._fd = os.open(path, _FLAGS, 0o600)
         self._size = os.fstat(self._fd).st_size
+        if self._size and _last_byte(path) != b"\n":
+            self._write_out(b"\n", 0)  # a kill has torn the last entry: the next shall not be lost with it
 
     def write(self, stream: str, data: bytes) -> None:
         """Log what came out of *stream* ("stdout" or "stderr"), as far as lines are complete."""
@@ -80,7 +79,8 @@ class JsonLog:
         size = self._size
         for entry in entries:
             if size and size + len(entry) > self._max_size:
-                self._write_out(b"".join(batch), len(batch))
+                if batch:
+                    self._write_out(b"".join(batch), len(batch))
                 self._rotate()
                 batch, size = [], self._size
             batch.append(entry)
@@ -88,8 +88,6 @@ class JsonLog:
         self._write_out(b"".join(batch), len(batch))
 
     def _write_out(self, data: bytes, entries: int) -> None:
-        if not entries:
-            return
         if self._lost:
             note = f"[rootless: {self._lost} log entries were lost: the disk was full]\n"
             mark = f'{{"log":{_quote(note)},"stream":"stderr","time":"{timestamp(time.time_ns())}"}}\n'
@@ -127,6 +125,12 @@ class JsonLog:
             return  # the same
         os.close(self._fd)
         self._fd, self._size = fd, 0
+
+
+def _last_byte(path: str) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read()
 
 
 def _whole_characters(data: bytes) -> int:

@@ -364,7 +364,7 @@ class Monitor:
 
     def _open_log(self) -> JsonLog | None:
         log = self.settings["log"]
-        return JsonLog(log["path"], log["max_size"], log["max_files"]) if log else None
+        return JsonLog(log["path"], *log["limits"]) if log else None
 
     def warn(self, message: str) -> None:
         """A line for whoever is attached."""

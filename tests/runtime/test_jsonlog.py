@@ -148,6 +148,16 @@ def test_a_log_goes_on_where_it_was(path: Path) -> None:
     assert logged(path, b"second\n") == ["first\n", "second\n"]
 
 
+def test_a_torn_entry_does_not_take_the_next_along(path: Path) -> None:
+    path.write_bytes(b'{"log":"whole\\n","stream":"stdout","time":"x"}\n{"log":"to')
+    log = JsonLog(str(path))
+    log.write("stdout", b"next\n")
+    log.close()
+    *_, torn, last = path.read_bytes().splitlines()
+    assert torn == b'{"log":"to'
+    assert json.loads(last)["log"] == "next\n"
+
+
 def with_full_disk(write: Callable[[], None], limit: int) -> None:
     """Call *write* in a child that can make no file larger than *limit* bytes."""
     pid = os.fork()
