@@ -6,21 +6,24 @@ A reader that goes away (`rootless ps | head -1`) is no failure of ours: writing
 
 import os
 import sys
-from typing import NoReturn, TextIO
 
 from rootless.cli.terminal_text import for_stream
+
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from typing import NoReturn, TextIO
 
 
 class OutputClosed(Exception):
     """Nobody reads standard output any more."""
 
 
-def is_tty(stream: TextIO) -> bool:
+def is_tty(stream: "TextIO") -> bool:
     """Whether *stream* is a terminal; a stream that was closed is none."""
     return not stream.closed and stream.isatty()
 
 
-def terminal_size(stream: TextIO) -> os.terminal_size:
+def terminal_size(stream: "TextIO") -> os.terminal_size:
     """The columns and lines of the terminal behind *stream*: 80 and 24 where there is none, or it does not know (0)."""
     try:
         columns, lines = os.get_terminal_size(stream.fileno())
@@ -42,12 +45,12 @@ def write_error(text: str) -> None:
         return
 
 
-def write_to(stream: TextIO, text: str) -> None:
+def write_to(stream: "TextIO", text: str) -> None:
     """Write *text* to *stream*: on a terminal made visible, but for newlines and tabs, elsewhere as it is."""
     write_raw(stream, for_stream(text, stream, lines=True))
 
 
-def write_raw(stream: TextIO, text: str) -> None:
+def write_raw(stream: "TextIO", text: str) -> None:
     """Write *text*, which may steer the terminal, in the stream's encoding.
 
     What the encoding lacks is escaped, and the bytes of names that are no UTF-8 come out as they were. Raises
@@ -72,7 +75,7 @@ def write_bytes(stream: TextIO, data: bytes) -> None:
         _give_up(stream, error)
 
 
-def flush(stream: TextIO | None = None) -> None:
+def flush(stream: "TextIO | None" = None) -> None:
     """Have standard output, or *stream*, carry what was written. Raises OutputClosed, or OSError for a full disk."""
     stream = stream or sys.stdout
     try:
@@ -81,7 +84,7 @@ def flush(stream: TextIO | None = None) -> None:
         _give_up(stream, error)
 
 
-def _give_up(stream: TextIO, error: OSError) -> NoReturn:
+def _give_up(stream: "TextIO", error: OSError) -> "NoReturn":
     """Raise OutputClosed where nobody reads *stream*, else *error* again.
 
     Its buffer still holds the text: unless it can go somewhere, the interpreter's own flush at exit fails as well.

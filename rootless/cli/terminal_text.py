@@ -6,7 +6,9 @@ that is not the one there. Files and pipes get the bytes as they are: a program 
 A container's own stream is the one thing that reaches a terminal raw, and does not pass through here.
 """
 
-from typing import TextIO
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from typing import TextIO
 
 # C0, DEL and C1 controls; line and paragraph separators; bidirectional embeddings, overrides and isolates. Also lone
 # surrogates: the bytes of a name that is not UTF-8, which os.fsdecode hides in U+DC80 to U+DCFF.
@@ -28,6 +30,6 @@ def visible(text: str, *, lines: bool = False) -> str:
     return text.translate(_ESCAPES_BUT_LINES if lines else _ESCAPES)
 
 
-def for_stream(text: str, stream: TextIO, *, lines: bool = False) -> str:
+def for_stream(text: str, stream: "TextIO", *, lines: bool = False) -> str:
     """*text* as it may be written to *stream*: visible() on a terminal, unchanged elsewhere."""
     return visible(text, lines=lines) if stream.isatty() else text

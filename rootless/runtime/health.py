@@ -9,13 +9,15 @@ import os
 import select
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
 from rootless.errors import RootlessError
 from rootless.runtime import channel, forking
 from rootless.runtime.jsonlog import timestamp
 
+TYPE_CHECKING = False  # as in monitor.py
 if TYPE_CHECKING:
+    from typing import Any
+
     from rootless.runtime.monitor import Monitor
 
 _MAX_OUTPUT = 4096  # bytes kept of a check's output (moby: health.go)
@@ -53,7 +55,7 @@ class Verdict:
 class HealthCheck:
     """Runs the checks of one container, in the loop of its monitor."""
 
-    def __init__(self, settings: dict[str, Any], monitor: "Monitor") -> None:
+    def __init__(self, settings: "dict[str, Any]", monitor: "Monitor") -> None:
         self._monitor = monitor
         self._process = settings["process"]  # as in config.json
         self._interval = settings["interval"] / _NS

@@ -19,7 +19,6 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
 
 from rootless.errors import RootlessError
 from rootless.linux import files, terminals
@@ -28,6 +27,10 @@ from rootless.runtime.channel import Socket
 from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
 from rootless.runtime.launcher import Launcher
+
+TYPE_CHECKING = False  # typing's own, without the import: it would take most of a mebibyte in every monitor
+if TYPE_CHECKING:
+    from typing import Any
 
 CHUNK = 32 << 10
 _MAX_BACKLOG = 1 << 20  # bytes for one client, before the container has to wait
@@ -86,7 +89,7 @@ class Timers:
 class Monitor:
     """See the module."""
 
-    def __init__(self, settings: dict[str, Any], owner: Socket, launcher: Launcher) -> None:
+    def __init__(self, settings: "dict[str, Any]", owner: Socket, launcher: Launcher) -> None:
         self.settings = settings
         self.launcher: Launcher | None = launcher
         self.directory: str = settings["directory"]
@@ -348,7 +351,7 @@ class Monitor:
 
     # Records
 
-    def record(self, **changes: Any) -> None:
+    def record(self, **changes: "Any") -> None:
         """Change the container's state, on disk before anybody is told."""
         self.state.update(changes)
         path = os.path.join(self.directory, "state.json")
