@@ -64,7 +64,7 @@ def write_raw(stream: "TextIO", text: str) -> None:
     write_bytes(stream, data)
 
 
-def write_bytes(stream: TextIO, data: bytes) -> None:
+def write_bytes(stream: "TextIO", data: bytes) -> None:
     """Write *data* as it is. Raises OutputClosed."""
     try:
         stream.flush()
