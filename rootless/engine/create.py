@@ -89,7 +89,7 @@ def _create(
             record["host_mounts"] = host_image.prepare(staged)
         else:
             for directory in ("upper", "work", "rootfs"):
-                os.mkdir(os.path.join(staged, directory), 0o755)
+                files.make_directory(os.path.join(staged, directory), 0o755)
         _write_name_files(staged, record)
         if options.cidfile:
             _write_cidfile(options.cidfile, container_id)

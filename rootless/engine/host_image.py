@@ -9,6 +9,7 @@ kernel or machine state (/proc, /sys, /dev, /run, /tmp) is not taken over at all
 import os
 import stat
 
+from rootless.linux.files import make_directory
 from rootless.linux.mounts import mount_points
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
@@ -22,7 +23,8 @@ _MAX_DEPTH = 4
 def prepare(staged: str) -> list[Record]:
     """Make the root directory of a container in *staged*, and the upper directories; the overlays to mount on it."""
     root = os.path.join(staged, "rootfs")
-    os.mkdir(root, 0o755)
+    make_directory(root, 0o755)
+    os.mkdir(os.path.join(staged, "host"), 0o700)
     overlays: list[Record] = []
     points = [p for p in mount_points() if p != "/"]
     _assemble("/", root, staged, points, overlays, depth=0)
@@ -37,25 +39,26 @@ def _assemble(directory: str, root: str, staged: str, points: list[str], overlay
         if stat.S_ISLNK(status.st_mode):
             os.symlink(os.readlink(path), target)
         elif stat.S_ISDIR(status.st_mode):
-            os.mkdir(target, 0o755)
-            if path in _EMPTY:
-                if path in _STICKY:
-                    os.chmod(target, 0o1777)
-            elif not os.access(path, os.R_OK | os.X_OK):
-                continue  # it could not be read inside either
-            elif any(point.startswith(path + "/") for point in points):
+            make_directory(target, 0o1777 if path in _STICKY else 0o755)
+            if path in _EMPTY or not os.access(path, os.R_OK | os.X_OK):
+                continue  # what cannot be read here could not be read inside either
+            if any(point.startswith(path + "/") for point in points):
                 if depth < _MAX_DEPTH:
                     _assemble(path, root, staged, points, overlays, depth + 1)
             else:
-                overlays.append(_overlay(path, staged, len(overlays)))
+                overlays.append(_overlay(path, staged, len(overlays), stat.S_IMODE(status.st_mode)))
         elif stat.S_ISREG(status.st_mode) and status.st_size < 1 << 20 and os.access(path, os.R_OK):
             with open(path, "rb") as source, open(target, "wb") as copy:  # /.dockerenv and the like
                 copy.write(source.read())
+                os.fchmod(copy.fileno(), stat.S_IMODE(status.st_mode) & 0o777)
 
 
-def _overlay(path: str, staged: str, number: int) -> Record:
-    for kind in ("upper", "work"):
-        os.makedirs(os.path.join(staged, "host", str(number), kind), 0o755)
+def _overlay(path: str, staged: str, number: int, mode: int) -> Record:
+    """*mode* is that of the directory: an overlay shows its upper one's."""
+    own = os.path.join(staged, "host", str(number))
+    os.mkdir(own, 0o700)
+    make_directory(os.path.join(own, "upper"), mode)
+    os.mkdir(os.path.join(own, "work"), 0o700)
     return {"path": path, "number": number}
 
 

@@ -55,7 +55,7 @@ def start(
         channel.send(connection, channel.LAUNCH, path)
         _wait_until_it_runs(connection)
     if rung == SINGLE:
-        _warn_single()
+        _warn_single(engine.session)
     return connection
 
 
@@ -117,9 +117,9 @@ def _wait_until_it_runs(connection: Socket) -> None:
             raise RootlessError("the container's monitor died", hint="its last words may be in the container's log")
 
 
-def _warn_single() -> None:
+def _warn_single(session: str) -> None:
     """Once a day at most: files of the image belong to the user, whoever they should belong to."""
-    marker = os.path.join(os.environ.get("XDG_RUNTIME_DIR", "/nonexistent"), "rootless", "warned")
+    marker = os.path.join(session, "warned")
     try:
         if time.time() - os.stat(marker).st_mtime < 86400:
             return

@@ -1,6 +1,7 @@
 """Where a user's things belong: XDG base directories, and a private place for sockets where the session gives none."""
 
 import os
+import stat
 
 from rootless.linux.files import private_directory
 
@@ -25,9 +26,21 @@ def runtime_directory() -> str:
     return path
 
 
+def _is_ours_alone(path: str) -> bool:
+    """Whether *path* is a directory of the user's that nobody else can change (F02).
+
+    It need not be: after su(1), XDG_RUNTIME_DIR still names the other user's.
+    """
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
 def _session_directory() -> str:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
-    if given and os.path.isabs(given) and os.path.isdir(given):
+    if os.path.isabs(given) and _is_ours_alone(given):
         return given
     uid = os.getuid()
     usual = f"/run/user/{uid}"

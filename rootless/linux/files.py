@@ -86,6 +86,12 @@ def lock_file(path: str, *, shared: bool = False, blocking: bool = True) -> Iter
         os.close(fd)
 
 
+def make_directory(path: str, mode: int) -> None:
+    """mkdir(2) with exactly *mode*, whatever the caller's umask: for what is seen in containers."""
+    os.mkdir(path, mode)
+    os.chmod(path, mode)
+
+
 def private_directory(path: str) -> None:
     """Make *path* (and what is missing above it) a directory of mode 0700 that is ours, or raise PermissionError.
 

@@ -52,6 +52,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     die_with_parent = gate_fd is None
     processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
     os.setsid()
+    os.umask(0o022)  # of what is made in the container; the program gets its own
     namespaces.new_session_keyring()
     _set_up_namespaces(config)
     root_fd = rootfs.mount_root(config, bundle)

@@ -4,6 +4,7 @@ import os
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from rootless.linux.files import make_directory
 from rootless.spec.digest import ChainID, DiffID
 from rootless.store.layout import Layout, load_record, remove_path, save_record
 
@@ -48,7 +49,7 @@ class Layers:
         committed, so that a kill leaves nothing that anybody believes in."""
         path = self._layout.aside()
         os.mkdir(path, 0o700)
-        os.mkdir(os.path.join(path, "diff"), 0o755)
+        make_directory(os.path.join(path, "diff"), 0o755)
         return path
 
     def commit(self, staged: str, chain_id: ChainID, record: dict[str, Any]) -> None:

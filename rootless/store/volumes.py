@@ -5,6 +5,7 @@ import re
 from typing import Any, NamedTuple
 
 from rootless.errors import Conflict, InvalidInput, NotFound
+from rootless.linux.files import make_directory
 from rootless.store.layout import Layout, load_record, save_record
 
 # moby: volume/names
@@ -46,7 +47,7 @@ class Volumes:
         if not os.path.exists(directory):
             staged = self._layout.aside()
             os.mkdir(staged, 0o700)
-            os.mkdir(os.path.join(staged, "data"), 0o755)
+            make_directory(os.path.join(staged, "data"), 0o755)
             record: dict[str, Any] = {"created": created, "labels": labels, "options": options, "anonymous": anonymous}
             save_record(os.path.join(staged, "volume.json"), record)
             os.rename(staged, directory)
