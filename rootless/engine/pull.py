@@ -19,14 +19,14 @@ from typing import Any, NamedTuple, Protocol
 
 from rootless.engine.configuration import Configuration, load_configuration
 from rootless.engine.context import Engine
-from rootless.engine.unpacking import Workers
+from rootless.engine.unpacking import DISK_FULL, Workers
 from rootless.errors import CorruptData
 from rootless.linux.files import syncfs
 from rootless.registry.client import Client
 from rootless.registry.config import HostConfig, RegistryConfig
 from rootless.registry.credentials import default_credentials
 from rootless.registry.resolve import Resolved, resolve_image
-from rootless.spec.digest import ChainID, DiffID, chain_ids
+from rootless.spec.digest import ChainID, DiffID, Digest, chain_ids
 from rootless.spec.image import Descriptor, ImageConfig, parse_image_config
 from rootless.spec.platform import host_platform, parse_platform
 from rootless.spec.reference import Reference
@@ -149,10 +149,12 @@ def _make_layers(
     shown: Progress,
 ) -> None:
     """Make every layer that is missing, or leave nothing. Their locks and those of all blobs are held."""
-    staged: list[str] = []
+    unfinished = _Unfinished()
     try:
         with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
-            jobs = [pool.submit(_make, engine, client, reference, layer, workers, staged, shown) for layer in missing]
+            jobs = [
+                pool.submit(_make, engine, client, reference, layer, workers, unfinished, shown) for layer in missing
+            ]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             try:
                 for job in done:
@@ -162,9 +164,13 @@ def _make_layers(
                 raise
             made = {layer.chain_id: job.result() for layer, job in zip(missing, jobs, strict=True)}
         _put_in_place(engine, layers, made)
-    except BaseException:
-        for path in staged:
+    except BaseException as error:
+        for path in unfinished.staged:
             engine.layers.abandon(path)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            # What was downloaded stays for the next try, but not on a disk where the user has to make room first.
+            for digest in unfinished.downloads:
+                engine.blobs.forget(digest)
         raise
     for layer in missing:
         shown.status(layer.shown, "Pull complete")
@@ -240,6 +246,16 @@ def _hold_present(engine: Engine, layer: _Layer, locks: ExitStack) -> bool:
     return False
 
 
+class _Unfinished:
+    """What a pull has made so far; the threads add to it."""
+
+    __slots__ = ("downloads", "staged")
+
+    def __init__(self) -> None:
+        self.downloads: list[Digest] = []
+        self.staged: list[str] = []
+
+
 class _Made(NamedTuple):
     """A layer that is unpacked aside."""
 
@@ -253,19 +269,17 @@ def _make(
     reference: Reference,
     layer: _Layer,
     workers: Workers,
-    all_staged: list[str],
+    unfinished: _Unfinished,
     shown: Progress,
 ) -> _Made:
-    """Download and unpack one layer, in a directory that is added to *all_staged*.
-
-    Raises CorruptData where it is not what the image says.
-    """
+    """Download and unpack one layer. Raises CorruptData where it is not what the image says."""
     size = layer.descriptor.size
     if not engine.blobs.has(layer.descriptor.digest):
+        unfinished.downloads.append(layer.descriptor.digest)
         _download(engine, client, reference, layer, shown)
     shown.status(layer.shown, "Download complete")
     staged = engine.layers.stage()
-    all_staged.append(staged)
+    unfinished.staged.append(staged)
     path = engine.blobs.path(layer.descriptor.digest)
     answer = workers.unpack(path, staged, lambda done: shown.advance(layer.shown, done, size, "Extracting"))
     if answer["diff_id"] != layer.diff_id:

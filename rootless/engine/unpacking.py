@@ -1,6 +1,7 @@
 """The workers that unpack layers: started once per pull or load, each a process, used from any thread."""
 
 import base64
+import errno
 import json
 import os
 import queue
@@ -11,6 +12,7 @@ from rootless import errors
 from rootless.errors import RootlessError
 from rootless.runtime import sealed
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORKER = "rootless.store.unpack_worker"
 
 
@@ -29,13 +31,15 @@ class Worker:
         self._answers: IO[str] = os.fdopen(self._answers_fd, encoding="ascii")
 
     def unpack(self, blob: str, target: str, progress: Callable[[int], None]) -> dict[str, Any]:
-        """Unpack the layer; its answer. Raises what went wrong there."""
+        """Unpack the layer; its answer. Raises what went wrong there: OSError for a full disk."""
         self._requests.write(json.dumps({"blob": blob, "target": target}) + "\n")
         self._requests.flush()
         for line in self._answers:
             answer: dict[str, Any] = json.loads(line)
             if "done" in answer:
                 progress(answer["done"])
+            elif answer.get("errno") in DISK_FULL:
+                raise OSError(answer["errno"], answer["message"])
             elif "error" in answer:
                 raise getattr(errors, answer["error"], RootlessError)(answer["message"])
             else:

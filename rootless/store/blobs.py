@@ -1,6 +1,7 @@
 """Blobs by digest, as they were downloaded. A name in blobs/sha256 promises that the bytes were checked."""
 
 import os
+from contextlib import suppress
 
 from rootless.errors import CorruptData
 from rootless.linux import files
@@ -55,6 +56,12 @@ class Blobs:
             os.unlink(self.path(digest))
         except FileNotFoundError:
             pass
+
+    def forget(self, digest: Digest) -> None:
+        """Remove the blob, and what was downloaded of it. Hold its lock."""
+        self.remove(digest)
+        with suppress(FileNotFoundError):
+            os.unlink(self.partial_path(digest))
 
     def sweep_partial(self, *, older_than: float) -> None:
         """Remove downloads that nobody went on with since *older_than* (seconds of the epoch)."""

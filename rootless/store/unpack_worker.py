@@ -59,7 +59,8 @@ def main() -> None:
         except RootlessError as error:
             _answer({"error": type(error).__name__, "message": str(error)})
         except OSError as error:
-            _answer({"error": "RootlessError", "message": f"cannot unpack a layer: {error.strerror}: {error.filename}"})
+            message = f"cannot unpack a layer: {error.strerror}: {error.filename}"
+            _answer({"error": "RootlessError", "message": message, "errno": error.errno})
 
 
 def _unpack(blob: str, target: str) -> dict[str, Any]:

@@ -66,14 +66,7 @@ def forget(rootless: Installation, image: str) -> None:
 
 # Killed (K01)
 
-KINDS = [
-    "rename,renameat,renameat2",
-    "fsync,fdatasync,syncfs",
-    "mkdir,mkdirat",
-    "unlink,unlinkat",
-    "flock",
-    "ftruncate",
-]
+KINDS = ["rename,renameat,renameat2", "fsync,fdatasync,syncfs", "mkdir,mkdirat", "flock"]
 
 
 def count(rootless: Installation, image: str, kinds: str) -> int:
@@ -91,14 +84,9 @@ def test_a_pull_that_is_killed_at_a_step_is_repeated(  # K01
     """SIGKILL at the Nth call of a kind: at each N for a release, at a few otherwise."""
     image, _ = add(registry, "step")
     rootless.run("ps")  # the namespace is there: newuidmap is setuid, and strace takes that from it
-    rootless.run("run", "--rm", "host", "true")
     total = count(rootless, image, kinds)
     assert total
-    steps = (
-        range(1, total + 1)
-        if LONG
-        else sorted({1, total, *random.Random(kinds).sample(range(1, total + 1), min(2, total))})
-    )
+    steps = range(1, total + 1) if LONG else sorted(random.Random(kinds).sample(range(1, total + 1), 2))
     for step in steps:
         forget(rootless, image)
         inject = f"inject={kinds}:signal=KILL:when={step}"
@@ -115,7 +103,7 @@ def test_a_pull_that_is_killed_at_any_moment_is_repeated(
     for number in range(1, 4):
         registry.script(added.layer_path(number), [Fault(delay=0.1 * number)], forever=True)
     chance = random.Random()
-    for _ in range(25 if LONG else 4):
+    for _ in range(25 if LONG else 3):
         with rootless.start("pull", image) as pulling:
             time.sleep(chance.uniform(0.05, 0.8))
             pulling.kill()
@@ -216,6 +204,7 @@ mount -t tmpfs -o {options},mode=700 small {data} || exit 99
 {pull}; echo "status $?"
 {images} >&2; echo "images $?"
 echo "trash $(ls -A {data}/rootless/trash 2>/dev/null | wc -l)"
+echo "blobs $(ls {data}/rootless/blobs/* 2>/dev/null | grep -c -E '^[0-9a-f]{{64}}')"
 echo "layers $(ls -A {data}/rootless/layers 2>/dev/null | wc -l)"
 mount -o remount,size=64m,nr_inodes=20000 {data}
 {pull}; echo "again $?"
@@ -253,6 +242,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(  # D01
     else:
         assert found["status"] == 1
         assert found["no space"] >= 1
+        assert found["blobs"] == 0
     assert found["images"] in (0, 1)
     assert found["trash"] == 0
     assert (found["again"], found["run"]) == (0, 0)
