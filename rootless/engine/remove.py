@@ -5,7 +5,7 @@ import time
 
 from rootless.engine.context import Engine
 from rootless.engine.control import connect
-from rootless.errors import Conflict, NotFound
+from rootless.errors import Conflict, CorruptData, NotFound
 from rootless.runtime import channel
 from rootless.runtime.channel import Socket
 from rootless.store.containers import LIVE, Record
@@ -19,20 +19,28 @@ def remove(engine: Engine, container_id: str, *, force: bool, volumes: bool) -> 
     Raises NotFound, and Conflict where it runs and *force* is not given.
     """
     engine.enter_namespace()
-    state = engine.containers.state(container_id)
-    if state["status"] in LIVE:
+    status = _status(engine, container_id)
+    if status in LIVE:
         if not force:
             name = engine.containers.load(container_id)["name"]
-            status = state["status"]
             raise Conflict(
                 f'cannot remove container "{name}": container is {status}', hint="stop the container, or use rm --force"
             )
         _kill(engine, container_id)
     with engine.containers.lock(container_id):
-        record = engine.containers.load(container_id)
-        if engine.containers.state_locked(container_id)["status"] in LIVE:
-            raise Conflict(f"container {record['name']} was started again meanwhile")
-        _remove_locked(engine, record, volumes=volumes)
+        if _status(engine, container_id, locked=True) in LIVE:
+            raise Conflict(f"container {container_id[:12]} was started again meanwhile")
+        _remove_locked(engine, container_id, volumes=volumes)
+
+
+def _status(engine: Engine, container_id: str, *, locked: bool = False) -> str:
+    """The status of a container; of one whose record is damaged, whether there is somebody who looks after it."""
+    try:
+        containers = engine.containers
+        state = containers.state_locked(container_id) if locked else containers.state(container_id)
+        return str(state["status"])
+    except CorruptData:
+        return "running" if engine.containers.has_monitor(container_id) else "dead"
 
 
 def remove_ended(engine: Engine, container_id: str) -> None:
@@ -40,16 +48,21 @@ def remove_ended(engine: Engine, container_id: str) -> None:
     engine.enter_namespace()
     try:
         with engine.containers.lock(container_id):
-            _remove_locked(engine, engine.containers.load(container_id), volumes=True)
+            _status(engine, container_id, locked=True)  # where its monitor was killed, what is left of it goes too
+            _remove_locked(engine, container_id, volumes=True)
     except NotFound:
         return
 
 
-def _remove_locked(engine: Engine, record: Record, *, volumes: bool) -> None:
-    engine.containers.remove(record["id"])
+def _remove_locked(engine: Engine, container_id: str, *, volumes: bool) -> None:
+    try:
+        record = engine.containers.load(container_id)
+    except CorruptData:
+        record = {"mounts": []}
+    engine.containers.remove(container_id)
     if volumes:
         remove_anonymous_volumes(engine, record)
-    engine.layout.forget_lock(f"container.{record['id']}")
+    engine.layout.forget_lock(f"container.{container_id}")
 
 
 def remove_anonymous_volumes(engine: Engine, record: Record) -> None:

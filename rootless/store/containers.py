@@ -13,13 +13,14 @@ import re
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from rootless.errors import Conflict, InvalidInput, NotFound
+from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound
 from rootless.linux import files, processes
 from rootless.store.layout import Layout, load_record, remove_path, save_record
 
 Record = dict[str, Any]
 
 NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")  # moby: daemon/names
+_ID_START = re.compile(r"[0-9a-f]+")
 _MAX_NAME = 255
 LIVE = ("running", "paused", "restarting")
 EXIT_UNKNOWN = 255
@@ -98,6 +99,10 @@ class Containers:
         with suppress(FileNotFoundError):
             if os.readlink(path) == container_id:
                 os.unlink(path)
+
+    def _free_names(self, container_id: str) -> None:
+        for name in os.listdir(self._layout.path("names")):
+            self.free_name(name, container_id)
 
     def stage(self) -> str:
         """A directory for a container that is being made; see Layers.stage."""
@@ -182,7 +187,7 @@ class Containers:
     def find(self, text: str) -> str:
         """The id that *text* means: a name, an id, or the beginning of one. Raises NotFound, Conflict."""
         name = text.removeprefix("/")
-        if NAME.fullmatch(name):
+        if NAME.fullmatch(name) or _ID_START.fullmatch(name):
             try:
                 holder = os.readlink(self._layout.path("names", name))
                 if os.path.exists(self.directory(holder)):
@@ -198,8 +203,12 @@ class Containers:
 
     def remove(self, container_id: str) -> None:
         """Remove the container, whose monitor is gone. Hold its lock."""
-        with suppress(NotFound):
+        try:
             self.free_name(self.load(container_id)["name"], container_id)
+        except NotFound:
+            pass
+        except CorruptData:
+            self._free_names(container_id)
         self._layout.discard(self.directory(container_id))
         with suppress(FileNotFoundError):
             remove_path(self.run_directory(container_id))
@@ -214,7 +223,6 @@ class Containers:
         }
         for container_id in locks.difference(self.list()):
             if self._is_lost(container_id):
-                for name in os.listdir(self._layout.path("names")):
-                    self.free_name(name, container_id)
+                self._free_names(container_id)
                 with suppress(FileNotFoundError):
                     remove_path(self.run_directory(container_id))
