@@ -17,10 +17,10 @@ NR_PIDFD_OPEN = 434
 NR_CLOSE_RANGE = 436
 NR_OPENAT2 = 437
 NR_MOUNT_SETATTR = 442
-NR_CLONE, NR_PIVOT_ROOT, NR_KEYCTL, NR_RENAMEAT2 = {
-    "x86_64": (56, 155, 250, 316),
-    "aarch64": (220, 41, 219, 276),
-}.get(MACHINE, (0, 0, 0, 0))
+NR_CLONE, NR_PIVOT_ROOT, NR_KEYCTL, NR_RENAMEAT2, NR_RT_SIGACTION = {
+    "x86_64": (56, 155, 250, 316, 13),
+    "aarch64": (220, 41, 219, 276, 134),
+}.get(MACHINE, (0, 0, 0, 0, 0))
 
 
 def check(result: int, call: str, path: str | bytes = "") -> int:

@@ -3,7 +3,15 @@
 import errno
 import os
 
-from rootless.linux.libc import NR_CLOSE_RANGE, NR_PIDFD_OPEN, NR_PIDFD_SEND_SIGNAL, check, libc, syscall
+from rootless.linux.libc import (
+    NR_CLOSE_RANGE,
+    NR_PIDFD_OPEN,
+    NR_PIDFD_SEND_SIGNAL,
+    NR_RT_SIGACTION,
+    check,
+    libc,
+    syscall,
+)
 
 # <linux/prctl.h>
 PR_SET_PDEATHSIG = 1
@@ -101,3 +109,14 @@ def boot_id() -> str:
     """Which boot of the machine this is. Records of another boot speak of processes that are gone (M05)."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
+
+
+def default_signals() -> None:
+    """Give every signal its default action again, rt_sigaction(2): what is ignored stays ignored across execve(2).
+
+    By the system call, as the C library keeps 32 and 33 for itself, and whoever started us may ignore these too.
+    """
+    default = bytes(32)  # struct sigaction of the kernel: SIG_DFL, no flags, nothing masked
+    for number in range(1, 65):
+        if number not in (9, 19):  # SIGKILL and SIGSTOP have no action to set
+            syscall(NR_RT_SIGACTION, "rt_sigaction", number, default, None, 8)

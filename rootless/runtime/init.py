@@ -195,8 +195,7 @@ def _out_of_the_way(stdio: Stdio) -> list[int]:
 
 def _default_signals() -> None:
     """An ignored signal stays ignored across execve(2): what Python, the monitor or the caller ignores ends here."""
-    for number in _EVERY_SIGNAL:
-        signal.signal(number, signal.SIG_DFL)
+    processes.default_signals()
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 

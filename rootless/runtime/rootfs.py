@@ -279,8 +279,8 @@ def _directory(root_fd: int, destination: str) -> int:
 def _file(root_fd: int, destination: str) -> int:
     """An O_PATH fd of *destination* in root, whatever it is; made as an empty file if it is missing.
 
-    A link that leads to nothing, as /etc/resolv.conf in images of systems with systemd-resolved, counts as the file that
-    it names.
+    A link that leads to nothing, as /etc/resolv.conf in images of systems with systemd-resolved, counts as the file
+    that it names.
     """
     for _ in range(MAX_SYMLINKS):
         try:
