@@ -10,6 +10,7 @@ A state that says `running` is believed only while the monitor holds its lock: s
 
 import os
 import re
+import time
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -166,7 +167,9 @@ class Containers:
             state["error"] = "the monitor of the container was killed"
         else:
             state["error"] = "the machine was restarted"
-        state.update(status="exited", pid=0, exit_code=EXIT_UNKNOWN)
+        # When it ended nobody knows: it is known from now on.
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        state.update(status="exited", pid=0, exit_code=EXIT_UNKNOWN, finished_at=now)
         self.save_state(container_id, state)
 
     def has_monitor(self, container_id: str) -> bool:
