@@ -14,6 +14,7 @@ import os
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing, suppress
+from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -149,19 +150,15 @@ def _make_layers(
     shown: Progress,
 ) -> None:
     """Make every layer that is missing, or leave nothing. Their locks and those of all blobs are held."""
-    unfinished = _Unfinished()
+    unfinished = _Unfinished(missing)
     try:
-        with closing(Workers(len(missing))) as workers, _Pool(client) as pool:
+        with closing(Workers(len(missing))) as workers, _Pool(client, workers) as pool:
             jobs = [
                 pool.submit(_make, engine, client, reference, layer, workers, unfinished, shown) for layer in missing
             ]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
-            try:
-                for job in done:
-                    job.result()
-            except BaseException:
-                client.cancel()
-                raise
+            for job in done:
+                job.result()
             made = {layer.chain_id: job.result() for layer, job in zip(missing, jobs, strict=True)}
         _put_in_place(engine, layers, made)
     except BaseException as error:
@@ -177,11 +174,12 @@ def _make_layers(
 
 
 class _Pool(ThreadPoolExecutor):
-    """Threads that download. An exception in the main thread, Ctrl-C too, ends what they are at."""
+    """Threads that download and wait for workers. An exception in the main thread, Ctrl-C too, ends all of it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, workers: Workers) -> None:
         super().__init__(PARALLEL_DOWNLOADS)
         self._client = client
+        self._workers = workers
 
     def __exit__(
         self,
@@ -191,6 +189,7 @@ class _Pool(ThreadPoolExecutor):
     ) -> None:
         if kind is not None:
             self._client.cancel()
+            self._workers.abort()
             self.shutdown(wait=True, cancel_futures=True)
         super().__exit__(kind, error, trace)
 
@@ -249,9 +248,11 @@ def _hold_present(engine: Engine, layer: _Layer, locks: ExitStack) -> bool:
 class _Unfinished:
     """What a pull has made so far; the threads add to it."""
 
-    __slots__ = ("downloads", "staged")
+    __slots__ = ("downloads", "locks", "staged")
 
-    def __init__(self) -> None:
+    def __init__(self, missing: list[_Layer]) -> None:
+        # An image may have one blob several times, and one thread fetches it for all.
+        self.locks = {layer.descriptor.digest: Lock() for layer in missing}
         self.downloads: list[Digest] = []
         self.staged: list[str] = []
 
@@ -274,9 +275,10 @@ def _make(
 ) -> _Made:
     """Download and unpack one layer. Raises CorruptData where it is not what the image says."""
     size = layer.descriptor.size
-    if not engine.blobs.has(layer.descriptor.digest):
-        unfinished.downloads.append(layer.descriptor.digest)
-        _download(engine, client, reference, layer, shown)
+    with unfinished.locks[layer.descriptor.digest]:
+        if not engine.blobs.has(layer.descriptor.digest):
+            unfinished.downloads.append(layer.descriptor.digest)
+            _download(engine, client, reference, layer, shown)
     shown.status(layer.shown, "Download complete")
     staged = engine.layers.stage()
     unfinished.staged.append(staged)

@@ -48,6 +48,10 @@ class Worker:
                 return answer
         raise RootlessError("the process that unpacks layers died", hint="perhaps the machine is short of memory")
 
+    def abort(self) -> None:
+        """Kill the process; whoever waits for its answer gets an error. It is closed later."""
+        os.kill(self.pid, 9)
+
     def close(self) -> None:
         """End the process: at once if it has nothing to do, else by SIGKILL."""
         try:
@@ -79,6 +83,11 @@ class Workers:
             return worker.unpack(blob, target, progress)
         finally:
             self._free.put(worker)
+
+    def abort(self) -> None:
+        """Kill them all, so that no thread waits for one any longer."""
+        for worker in self._all:
+            worker.abort()
 
     def close(self) -> None:
         """End them all."""

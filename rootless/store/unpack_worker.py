@@ -9,6 +9,7 @@ need not be text. It ends with its input. It runs as root of the user's namespac
 import base64
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -51,6 +52,7 @@ class _Reported:
 
 def main() -> None:
     """The worker's entry."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the command, which ends its workers
     processes.prctl(processes.PR_SET_PDEATHSIG, 9)  # who goes on where a killed pull was may remove what it has left
     for line in sys.stdin.buffer:
         request = json.loads(line)
