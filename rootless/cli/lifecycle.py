@@ -3,7 +3,7 @@
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, exactly, flag, number, text, texts, value, values
 from rootless.cli.opening import engine_of, for_each
-from rootless.cli.values import load_environment_file, parse_environment, parse_signal
+from rootless.cli.values import load_environment_file, parse_environment
 from rootless.engine import control
 from rootless.engine import run as running
 from rootless.engine.context import Engine
@@ -11,6 +11,7 @@ from rootless.engine.exec import ExecOptions, exec_
 from rootless.engine.remove import begin_kill, remove
 from rootless.engine.rename import rename as rename_container
 from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
+from rootless.spec.signals import parse_signal
 
 
 class StartOptions(Options):

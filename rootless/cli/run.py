@@ -23,12 +23,12 @@ from rootless.cli.values import (
     parse_label,
     parse_memory,
     parse_restart,
-    parse_signal,
 )
 from rootless.engine.create import create as create_container
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption
 from rootless.engine.run import run as run_container
 from rootless.errors import HostUnsupported, InvalidInput
+from rootless.spec.signals import parse_signal
 
 if TYPE_CHECKING:
     from rootless.cli.progress import Progress

@@ -85,58 +85,6 @@ def parse_cpus(text: str) -> int:
     return int(found[1] or 0) * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
-# The numbers of signal(7) that all architectures but alpha, mips, parisc and sparc share.
-_SIGNALS = (
-    *(
-        "HUP",
-        "INT",
-        "QUIT",
-        "ILL",
-        "TRAP",
-        "ABRT",
-        "BUS",
-        "FPE",
-        "KILL",
-        "USR1",
-        "SEGV",
-        "USR2",
-        "PIPE",
-        "ALRM",
-        "TERM",
-    ),
-    *("STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO"),
-    *("PWR", "SYS"),
-)
-_SIGNAL_NUMBERS = {name: number for number, name in enumerate(_SIGNALS, 1)} | {"IOT": 6, "CLD": 17, "POLL": 29}
-# glibc keeps 32 and 33 for itself.
-_FIRST_REALTIME, _LAST_REALTIME = 34, 64
-
-
-def parse_signal(text: str) -> int:
-    """The number of a signal: "SIGTERM", "term", "15", "RTMIN+3"."""
-    name = text.upper().removeprefix("SIG")
-    realtime = re.fullmatch(r"(?:RTMIN(?:\+(\d{1,2}))?|RTMAX(?:-(\d{1,2}))?)", name, re.ASCII)
-    if realtime:
-        below = name.startswith("RTMAX")
-        number = _LAST_REALTIME - int(realtime[2] or 0) if below else _FIRST_REALTIME + int(realtime[1] or 0)
-        least, most = _FIRST_REALTIME, _LAST_REALTIME
-    else:
-        digits = re.fullmatch(r"\d{1,3}", text, re.ASCII)
-        number, least, most = int(text) if digits else _SIGNAL_NUMBERS.get(name, 0), 1, _LAST_REALTIME
-    if not least <= number <= most:
-        raise InvalidInput(f"invalid signal: {text}")
-    return number
-
-
-def signal_name(number: int) -> str:
-    """The name of a signal, "SIGTERM"; the number itself where it has none."""
-    if 1 <= number <= len(_SIGNALS):
-        return f"SIG{_SIGNALS[number - 1]}"
-    if _FIRST_REALTIME <= number <= _LAST_REALTIME:
-        return f"SIGRTMIN+{number - _FIRST_REALTIME}"
-    return str(number)
-
-
 class RestartPolicy(NamedTuple):
     """When a container is started again. name: "no", "always", "unless-stopped", "on-failure"; retries: 0 for ever."""
 
@@ -170,20 +118,6 @@ def parse_attach(text: str) -> str:
     if stream not in ("stdin", "stdout", "stderr"):
         raise InvalidInput("valid streams are STDIN, STDOUT and STDERR")
     return stream
-
-
-def parse_detach_keys(text: str) -> bytes:
-    """The bytes of a key sequence, "ctrl-p,ctrl-q" or "a,b"; none from the empty text."""
-    return b"".join(_key(name) for name in text.split(",")) if text else b""
-
-
-def _key(name: str) -> bytes:
-    if len(name) == 1 and name.isascii():
-        return name.encode()
-    control = re.fullmatch(r"ctrl-([a-z@\[\\\]^_])", name)
-    if control is None:
-        raise InvalidInput(f"invalid detach keys: unknown character: '{name}'")
-    return bytes([ord(control[1].upper()) & 0x1F])
 
 
 # --- names of hosts

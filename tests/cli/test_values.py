@@ -1,7 +1,6 @@
 """Values as Docker reads and prints them."""
 
 import ipaddress
-import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,45 +135,6 @@ def test_other_numbers_of_cpus_are_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("SIGTERM", 15),
-        ("TERM", 15),
-        ("term", 15),
-        ("sigKill", 9),
-        ("15", 15),
-        ("64", 64),
-        ("RTMIN", 34),
-        ("SIGRTMIN+3", 37),
-        ("RTMAX", 64),
-        ("RTMAX-1", 63),
-        ("CLD", 17),
-    ],
-)
-def test_signals_have_names_and_numbers(text: str, expected: int) -> None:
-    assert values.parse_signal(text) == expected
-
-
-@pytest.mark.parametrize(
-    "text", ["", "0", "65", "-1", "FOO", "SIG", "SIGSIGTERM", "RTMIN+31", "RTMAX-31", "9 ", "\u0661"]
-)
-def test_other_signals_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="invalid signal: "):
-        values.parse_signal(text)
-
-
-def test_the_numbers_are_those_of_this_system() -> None:
-    for known in signal.valid_signals():
-        if isinstance(known, signal.Signals) and not known.name.startswith("SIGRT"):
-            assert values.parse_signal(known.name) == known
-
-
-@given(st.integers(1, 64).filter(lambda number: number not in (32, 33)))
-def test_a_signals_name_is_read_back(number: int) -> None:
-    assert values.parse_signal(values.signal_name(number)) == number
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
         ("", RestartPolicy("no", 0)),
         ("no", RestartPolicy("no", 0)),
         ("always", RestartPolicy("always", 0)),
@@ -208,20 +168,6 @@ def test_streams_to_attach_to() -> None:
     assert values.parse_attach("STDOUT") == "stdout"
     with pytest.raises(InvalidInput, match="valid streams are STDIN, STDOUT and STDERR"):
         values.parse_attach("out")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("ctrl-p,ctrl-q", b"\x10\x11"), ("ctrl-@,a,ctrl-[", b"\0a\x1b"), ("ctrl-_,ctrl-\\", b"\x1f\x1c"), ("", b"")],
-)
-def test_detach_keys_are_bytes(text: str, expected: bytes) -> None:
-    assert values.parse_detach_keys(text) == expected
-
-
-@pytest.mark.parametrize("text", ["ctrl-é", "ctrl-", "ctrl-pp", "ctrl-P", "ab", ",", "é", "shift-a"])
-def test_other_detach_keys_are_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="invalid detach keys"):
-        values.parse_detach_keys(text)
 
 
 @given(st.ip_addresses())
