@@ -81,7 +81,10 @@ def ls(options: LsOptions) -> None:
         raise HostUnsupported("--tree is not there: an image is kept for one platform", hint="see `image inspect`")
     filters = collect_filters(options.filter, _FILTERS)
     filters.setdefault("reference", []).extend(options.arguments)
-    images = list_images(engine_of(options), _image_filter(filters))
+    engine = engine_of(options)
+    images = list_images(engine, _image_filter(filters))
+    for image_id in engine.images.damaged():
+        streams.write_error(f"rootless: the record of image {image_id} is damaged\nhint: rootless rmi -f {image_id}\n")
     rows = [row for listed in images for row in _rows(listed, options)]
     if options.quiet and options.format in ("", "table"):
         streams.write("".join(f"{row['ID']}\n" for row in rows))

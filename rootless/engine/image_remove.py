@@ -56,14 +56,26 @@ def remove_image(engine: Engine, text: str, *, force: bool) -> Removal:
     Raises NotFound; Conflict where a container uses the image, or other names lead to it, as Docker has it: *force*
     overrides stopped containers (whose layers stay) and names; running ones never.
     """
-    image = find_image(engine, text)
     engine.enter_namespace()
+    if force and (damaged := _find_damaged(engine, text)):
+        with engine.layout.lock(image_lock(damaged)):
+            engine.images.remove(damaged)
+        # What it had is not known any more; sweep() finds what nobody else has.
+        return Removal([Removed(deleted=damaged)], 0)
+    image = find_image(engine, text)
     with engine.layout.lock(image_lock(image.id)):
         image = engine.images.load(image.id)
         name = find_name(engine, text, image)
         return (
             _remove_by_id(engine, image, force) if name is None else _remove_by_name(engine, image, name, text, force)
         )
+
+
+def _find_damaged(engine: Engine, text: str) -> Digest | None:
+    """The one image with a damaged record whose id begins with *text*."""
+    wanted = text.removeprefix("sha256:")
+    found = [image_id for image_id in engine.images.damaged() if wanted and image_id[7:].startswith(wanted)]
+    return found[0] if len(found) == 1 else None
 
 
 def remove_unused_image(engine: Engine, image_id: Digest, *, with_tags: bool) -> Removal:

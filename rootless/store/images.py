@@ -1,9 +1,10 @@
 """Images by id (the digest of the config, as in Docker), and the names that lead to them."""
 
+import builtins
 import os
 from typing import Any, NamedTuple
 
-from rootless.errors import Conflict, NotFound
+from rootless.errors import Conflict, CorruptData, NotFound
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import MAX_CONFIG_SIZE, ImageConfig, parse_image_config
 from rootless.spec.reference import Reference, parse_reference
@@ -44,14 +45,20 @@ class Images:
         save_record(self._path(image.id), image._asdict())
 
     def load(self, image_id: Digest) -> Image:
-        """Raises NotFound."""
+        """Raises NotFound, and CorruptData for a damaged record."""
+        path = self._path(image_id)
         try:
-            record = load_record(self._path(image_id))
+            record = load_record(path)
         except FileNotFoundError:
             raise NotFound(f"No such image: {image_id}") from None
-        for name in ("blobs", "layers", "repo_digests"):
-            record[name] = tuple(record[name])
-        return Image(**record)
+        except (OSError, CorruptData) as error:
+            raise _damaged(path, image_id) from error
+        try:
+            for name in ("blobs", "layers", "repo_digests"):
+                record[name] = tuple(record[name])
+            return Image(**record)
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, image_id) from error
 
     def find_id(self, image_id: Digest) -> Image | None:
         """The image of exactly that id, if it is here."""
@@ -61,15 +68,30 @@ class Images:
             return None
 
     def list(self) -> list[Image]:
-        """All images, the newest first."""
+        """All images, the newest first; those whose records are damaged are in `damaged`."""
         found = []
-        for name in os.listdir(self._layout.path("images")):
-            if name.endswith(".json"):
-                try:
-                    found.append(self.load(Digest(f"sha256:{name[:-5]}")))
-                except NotFound:
-                    continue  # removed meanwhile
+        for image_id in self._ids():
+            try:
+                found.append(self.load(image_id))
+            except (NotFound, CorruptData):
+                continue
         return sorted(found, key=lambda image: image.created, reverse=True)
+
+    def damaged(self) -> "builtins.list[Digest]":
+        """The ids of images whose records cannot be read."""
+        found = []
+        for image_id in self._ids():
+            try:
+                self.load(image_id)
+            except CorruptData:
+                found.append(image_id)
+            except NotFound:
+                continue  # removed meanwhile
+        return found
+
+    def _ids(self) -> "builtins.list[Digest]":
+        names = os.listdir(self._layout.path("images"))
+        return [Digest(f"sha256:{name[:-5]}") for name in names if name.endswith(".json")]
 
     def config(self, image: Image) -> ImageConfig:
         """The image's config. Raises CorruptData where the store was damaged."""
@@ -135,3 +157,9 @@ class Images:
             os.unlink(self._path(image_id))
         except FileNotFoundError:
             pass
+
+
+def _damaged(path: str, image_id: str) -> CorruptData:
+    return CorruptData(
+        f"{path} is damaged", hint=f"remove it, and pull the image again: rootless rmi -f {image_id[7:19]}"
+    )
