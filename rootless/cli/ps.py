@@ -96,8 +96,7 @@ def ps(options: PsOptions) -> None:
     """List containers"""
     engine = engine_of(options)
     filters = collect_filters(options.filter, _FILTERS)
-    listed = list_containers(engine)
-    wanted = [c for c in listed if matches(engine, c, filters, listed)]
+    wanted = select(engine, list_containers(engine), filters)
     count = 1 if options.latest else options.last
     if count > 0:
         wanted = wanted[:count]
@@ -171,25 +170,42 @@ def status(listed: Listed, now: int) -> str:
             return "Dead"
 
 
-def matches(engine: Engine, listed: Listed, filters: Filters, all_listed: list[Listed]) -> bool:
-    """Whether a container passes all *filters*. Raises InvalidInput for values that cannot be."""
-    record, state = listed.record, listed.state
+def select(engine: Engine, listed: list[Listed], filters: Filters) -> list[Listed]:
+    """Those containers that pass all *filters*. Raises InvalidInput for values that cannot be, NotFound."""
     statuses = one_of_filter(filters, "status", _STATES)
     health = one_of_filter(filters, "health", _HEALTH)
     codes = exit_codes(filters)
-    return (
-        match_id(filters.get("id", ()), record["id"])
-        and match_name(filters.get("name", ()), record["name"])
-        and match_labels(filters.get("label", ()), record["labels"])
-        and (not statuses or state["status"] in statuses)
-        and (not health or (state["health"] or {"Status": "none"})["Status"] in health)
-        and (not codes or (state["status"] == "exited" and state["exit_code"] in codes))
-        and ("network" not in filters or record["network"] in filters["network"])
-        and _uses_volume(listed, filters.get("volume", []))
-        and _descends(engine, listed, filters.get("ancestor", []))
-        and _within(listed, filters, all_listed)
-        and not bool_value(filters, "is-task")
-    )
+    is_task = bool_value(filters, "is-task")
+    after, before = (_moment_of(one_value(filters, key), listed) for key in ("since", "before"))
+
+    def passes(container: Listed) -> bool:
+        record, state = container.record, container.state
+        return (
+            match_id(filters.get("id", ()), record["id"])
+            and match_name(filters.get("name", ()), record["name"])
+            and match_labels(filters.get("label", ()), record["labels"])
+            and (not statuses or state["status"] in statuses)
+            and (not health or (state["health"] or {"Status": "none"})["Status"] in health)
+            and (not codes or (state["status"] == "exited" and state["exit_code"] in codes))
+            and ("network" not in filters or record["network"] in filters["network"])
+            and _uses_volume(container, filters.get("volume", []))
+            and _descends(engine, container, filters.get("ancestor", []))
+            and (after is None or container.created > after)
+            and (before is None or container.created < before)
+            and not is_task
+        )
+
+    return [container for container in listed if passes(container)]
+
+
+def _moment_of(name: str, listed: list[Listed]) -> int | None:
+    """When the container that since= or before= names was made; None without a name. Raises NotFound."""
+    if not name:
+        return None
+    for container in listed:
+        if container.record["name"] == name or container.record["id"].startswith(name):
+            return container.created
+    raise NotFound(f"No such container: {name}")
 
 
 def _uses_volume(listed: Listed, wanted: list[str]) -> bool:
@@ -214,20 +230,6 @@ def _descends(engine: Engine, listed: Listed, ancestors: list[str]) -> bool:
         if image.id == listed.record["image_id"] or (layers and listed.record["layers"][: len(layers)] == layers):
             return True
     return False
-
-
-def _within(listed: Listed, filters: Filters, all_listed: list[Listed]) -> bool:
-    """since= and before= name other containers."""
-    for key in ("since", "before"):
-        name = one_value(filters, key)
-        if not name:
-            continue
-        other = next((c for c in all_listed if c.record["name"] == name or c.record["id"].startswith(name)), None)
-        if other is None:
-            raise NotFound(f"No such container: {name}")
-        if (listed.created <= other.created) if key == "since" else (listed.created >= other.created):
-            return False
-    return True
 
 
 class PruneOptions(Options):

@@ -104,9 +104,9 @@ def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]
     lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
     empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
     options = [
-        f"lowerdir={':'.join(lowers or [empty])}",
-        f"upperdir={directory}/upper",
-        f"workdir={directory}/work",
+        f"lowerdir={':'.join(map(runtime.escape_overlay, lowers or [empty]))}",
+        f"upperdir={runtime.escape_overlay(directory)}/upper",
+        f"workdir={runtime.escape_overlay(directory)}/work",
         "userxattr",
     ]
     return [{"destination": "/", "type": "overlay", "source": "overlay", "options": options}]
@@ -118,7 +118,7 @@ def _system_mounts(record: Record, host_network: bool) -> list[Config]:
     mounts = [proc, *runtime.DEV_MOUNTS]
     if record["ipc"] == "host":
         mounts = [m for m in mounts if m["destination"] != "/dev/mqueue"]
-        mounts += [_bind("/dev/shm", "/dev/shm", []), _bind("/dev/mqueue", "/dev/mqueue", [])]
+        mounts += [_bind(path, path, []) for path in ("/dev/shm", "/dev/mqueue") if os.path.isdir(path)]
     elif record["ipc"] != "none":
         mounts.append(runtime.shm_mount(record["shm_size"]))
     writable = ["rw"] if record["privileged"] else []

@@ -138,6 +138,10 @@ def _check(options: ContainerOptions) -> None:
         raise InvalidInput(
             f"logger: no log driver named {options.log_driver!r} is registered", hint="there are: json-file, none"
         )
+    if options.working_directory and not options.working_directory.startswith("/"):
+        raise InvalidInput(
+            f"the working directory '{options.working_directory}' is invalid, it needs to be an absolute path"
+        )
     if options.log_driver != "none":
         log_limits(dict(options.log_options))
     if len(options.hostname) > 64:

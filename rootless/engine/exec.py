@@ -39,6 +39,10 @@ def exec_(engine: Engine, container_id: str, options: ExecOptions, prepared: Pre
     keys = detach_bytes(options.detach_keys)
     if options.terminal and options.interactive and not options.detach and not os.isatty(0):
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
+    if options.working_directory and not options.working_directory.startswith("/"):
+        raise InvalidInput(
+            f"the working directory '{options.working_directory}' is invalid, it needs to be an absolute path"
+        )
     record = engine.containers.load(container_id)
     state = engine.containers.state(container_id)
     if state["status"] == "paused":

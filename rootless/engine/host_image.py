@@ -11,7 +11,7 @@ import stat
 
 from rootless.linux.files import make_directory
 from rootless.linux.mounts import mount_points
-from rootless.spec.runtime import Config
+from rootless.spec.runtime import Config, escape_overlay
 from rootless.store.containers import Record
 
 NAME = "host"
@@ -67,11 +67,8 @@ def mounts(overlays: list[Record], directory: str) -> list[Config]:
     found: list[Config] = []
     for overlay in overlays:
         own = os.path.join(directory, "host", str(overlay["number"]))
-        options = [f"lowerdir={_escape(overlay['path'])}", f"upperdir={own}/upper", f"workdir={own}/work", "userxattr"]
+        own = escape_overlay(own)
+        lower = escape_overlay(overlay["path"])
+        options = [f"lowerdir={lower}", f"upperdir={own}/upper", f"workdir={own}/work", "userxattr"]
         found.append({"destination": overlay["path"], "type": "overlay", "source": "overlay", "options": options})
     return found
-
-
-def _escape(path: str) -> str:
-    """A lower directory in overlayfs's option string."""
-    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")

@@ -47,8 +47,8 @@ def list_containers(engine: Engine) -> list[Listed]:
 def _damaged(container_id: str) -> Listed:
     """A container whose record cannot be read: shown, so that it can be removed."""
     record: dict[str, Any] = {
-        "id": container_id, "name": container_id[:12], "created": "", "image": "?", "image_id": "", "entrypoint": [],
-        "command": ["?"], "labels": {}, "mounts": [], "network": "none", "auto_remove": False,
+        "id": container_id, "name": container_id[:12], "created": "", "image": "?", "image_id": "", "layers": [],
+        "entrypoint": [], "command": ["?"], "labels": {}, "mounts": [], "network": "none", "auto_remove": False,
     }  # fmt: skip
     state = {"status": "dead", "exit_code": 255, "started_at": "", "finished_at": "", "health": None}
     return Listed(record, state)

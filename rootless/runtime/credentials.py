@@ -18,7 +18,7 @@ _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
 
 
 def set_limits(process: Config) -> None:
-    """Resource limits and the OOM score, while we may still raise them as far as the user may."""
+    """Resource limits, while we may still raise them as far as the user may."""
     for limit in process.get("rlimits") or ():
         number = getattr(resource, limit["type"], None)
         if number is None:
@@ -30,14 +30,27 @@ def set_limits(process: Config) -> None:
                 f"cannot set {limit['type']} to {limit['soft']}:{limit['hard']}: {error}",
                 hint="without root, a hard limit can only be lowered: `ulimit -Ha` shows yours",
             ) from error
-    if (score := process.get("oomScoreAdj")) is not None:
-        try:
-            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-                file.write(str(score))
-        except PermissionError as error:
-            raise RootlessError(
-                f"cannot set oom_score_adj to {score}", hint="without root it can only be raised"
-            ) from error
+
+
+def set_oom_score(process: Config) -> None:
+    """The OOM score, for this process and its children, while /proc is the machine's.
+
+    The file belongs to us only while the process is dumpable, proc(5). Whoever could attach to it then must have all
+    our capabilities, and we still have every one.
+    """
+    score = process.get("oomScoreAdj")
+    if score is None:
+        return
+    processes.prctl(processes.PR_SET_DUMPABLE, 1)
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write(str(score))
+    except PermissionError as error:
+        raise RootlessError(
+            f"cannot set oom_score_adj to {score}", hint="without root it can only be raised"
+        ) from error
+    finally:
+        processes.prctl(processes.PR_SET_DUMPABLE, 0)
 
 
 def _limit(value: int) -> int:

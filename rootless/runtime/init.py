@@ -68,6 +68,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     _make_working_directory(process.get("cwd") or "/", root_fd)
     if config["root"].get("readonly"):
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
+    credentials.set_oom_score(process)
     credentials.set_limits(process)
     rootfs.enter(root_fd)
 

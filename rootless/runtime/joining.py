@@ -9,7 +9,7 @@ import os
 
 from rootless.errors import Conflict
 from rootless.linux import namespaces, processes
-from rootless.runtime import channel, init, isolation
+from rootless.runtime import channel, credentials, init, isolation
 from rootless.runtime.channel import Socket
 from rootless.spec.runtime import Config
 
@@ -37,6 +37,7 @@ def join(
         single = init.is_single()
         isolation.no_more_imports()
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
+        credentials.set_oom_score(process)
         joined = _open_namespaces(pid)
         if processes.start_time(pid) != started:
             raise Conflict("the container is not running")
@@ -73,6 +74,7 @@ def _enter(
             user = init.squash(user, to_parent)
         if stdio is None:
             stdio = init.open_terminal(process, root_fd, to_parent)
+        credentials.set_limits(process)
         init.execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)
     except BaseException as error:
         channel.send_error(to_parent, error)

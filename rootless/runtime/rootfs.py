@@ -15,7 +15,7 @@ from rootless.errors import HostUnsupported, InvalidInput, RootlessError
 from rootless.linux import files, mounts, namespaces
 from rootless.linux.inroot import MAX_SYMLINKS, make_directories, open_in_root, open_parent
 from rootless.runtime.copyup import copy_up
-from rootless.spec.runtime import Config, MountOptions, parse_mount_options
+from rootless.spec.runtime import Config, MountOptions, parse_mount_options, split_overlay, unescape_overlay
 
 
 class Mount(NamedTuple):
@@ -129,18 +129,20 @@ def mount_overlay(target: str, data: str, flags: int = 0) -> None:
     """Mount an overlay with overlayfs's options *data* at *target*.
 
     Options are at most a page long, and 128 layers need more: then the directories are opened, and named by the
-    numbers of their descriptors, seen from /proc/self/fd.
+    numbers of their descriptors, seen from /proc/self/fd. So are those with characters that kernels unescape in their
+    several ways.
     """
     try:
-        if len(data) < 4000:
+        if len(data) < 4000 and "\\" not in data:
             mounts.mount("overlay", target, "overlay", flags, data)
             return
-        pairs = [option.partition("=") for option in data.split(",")]
+        pairs = [option.partition("=") for option in split_overlay(data, ",")]
         fds: list[int] = []
         short = []
         for key, _, value in pairs:
             if key in ("lowerdir", "upperdir", "workdir"):
-                opened = [os.open(p, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for p in value.split(":")]
+                paths = [unescape_overlay(part) for part in split_overlay(value, ":")]
+                opened = [os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for path in paths]
                 fds += opened
                 value = ":".join(map(str, opened))
             short.append(f"{key}={value}" if value else key)

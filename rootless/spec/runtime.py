@@ -130,6 +130,28 @@ _PROPAGATION = {
 }
 
 
+def escape_overlay(path: str) -> str:
+    """A directory as overlayfs's options name it: a backslash takes their meaning off colon, comma and itself."""
+    return path.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
+
+
+def split_overlay(text: str, separator: str) -> list[str]:
+    """The parts of overlayfs's options (separated by commas) or directories (by colons), still escaped."""
+    parts, start, position = [], 0, 0
+    while position < len(text):
+        if text[position] == separator:
+            parts.append(text[start:position])
+            start = position + 1
+        position += 2 if text[position] == "\\" else 1
+    return [*parts, text[start:]]
+
+
+def unescape_overlay(text: str) -> str:
+    """The path that escape_overlay made *text* of."""
+    pieces = text.split("\\\\")
+    return "\\".join(piece.replace("\\", "") for piece in pieces)
+
+
 class MountOptions(NamedTuple):
     """Mount options taken apart."""
 

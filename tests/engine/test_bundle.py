@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rootless.engine import bundle
 from rootless.engine.create import create
 from rootless.engine.options import ContainerOptions, DeviceOption, MountOption
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
 from rootless.linux import capabilities
+from rootless.spec import runtime
 from rootless.spec.runtime import DEFAULT_CAPABILITIES, MASKED_PATHS, READONLY_PATHS, Config
 from tests.support.store import Store
 
@@ -127,6 +130,14 @@ def test_the_top_layer_comes_first(bundled: Bundled, store: Store) -> None:
 def test_an_image_without_layers_has_an_empty_root(bundled: Bundled) -> None:
     [lower] = mount_at(bundled(layers=()), "/")["options"][0].removeprefix("lowerdir=").split(":")
     assert list(Path(lower).iterdir()) == []
+
+
+@given(st.lists(st.text(st.sampled_from("a:,\\ ="), min_size=1), min_size=1))
+def test_directories_come_out_of_overlayfs_options_as_they_went_in(paths: list[str]) -> None:
+    options = f"lowerdir={':'.join(map(runtime.escape_overlay, paths))},userxattr"
+    lower, flag = runtime.split_overlay(options, ",")
+    parts = runtime.split_overlay(lower.removeprefix("lowerdir="), ":")
+    assert (list(map(runtime.unescape_overlay, parts)), flag) == (paths, "userxattr")
 
 
 def test_standard_mounts_come_before_the_users(bundled: Bundled) -> None:

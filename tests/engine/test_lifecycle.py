@@ -451,7 +451,7 @@ def test_a_container_whose_record_is_damaged_is_shown_and_can_be_removed(damaged
     assert json.loads((directory / "container.json").read_text())["name"] == "web"
     assert json.loads((directory / "state.json").read_text())["status"] == "created"
     (directory / damaged).write_text("{")
-    assert "Dead" in box("ps", "-a").stdout
+    assert "Dead" in box("ps", "-a", "-s").stdout
     for verb in ("start", "logs", "inspect", "wait", "rm"):
         done = box(verb, container_id[:12], check=False)
         assert "Traceback" not in done.stderr
