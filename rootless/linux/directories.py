@@ -5,6 +5,9 @@ import stat
 
 from rootless.linux.files import private_directory
 
+# As the process started. Once it is root of the user's namespace, its number is another, and names other directories.
+_UID = os.getuid()
+
 
 def home() -> str:
     """The user's home directory."""
@@ -42,10 +45,9 @@ def _session_directory() -> str:
     given = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(given) and _is_ours_alone(given):
         return given
-    uid = os.getuid()
-    usual = f"/run/user/{uid}"
-    if os.access(usual, os.W_OK | os.X_OK):
+    usual = f"/run/user/{_UID}"
+    if _is_ours_alone(usual):
         return usual
-    path = f"/tmp/rootless-{uid}"
+    path = f"/tmp/rootless-{_UID}"
     private_directory(path)
     return path

@@ -197,7 +197,7 @@ def in_private_tmp(prepare: Callable[[], object]) -> str:
 
 
 def test_without_a_session_the_place_in_tmp_is_ours_alone() -> None:  # F02
-    place = "/tmp/rootless-0"  # in that namespace we are 0
+    place = f"/tmp/rootless-{os.getuid()}"  # as the process started, not as root of that namespace
 
     def foreign() -> None:
         os.mkdir(place, 0o777)
