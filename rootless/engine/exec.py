@@ -207,8 +207,10 @@ class _Relay:
         if not data or not write_all(self._outputs[fd], data):
             del self._outputs[fd]
             self._watch(fd, 0)
-            if fd != self._stdin:
-                os.close(fd)
+            os.close(fd)
+            if fd == self._stdin:
+                self._stdin, self._reads_input = None, False
+                self._watch_input()
 
     def _read_input(self) -> bool:
         """False when the user detaches."""

@@ -44,12 +44,19 @@ def _status(engine: Engine, container_id: str, *, locked: bool = False) -> str:
 
 
 def remove_ended(engine: Engine, container_id: str) -> None:
-    """Remove a --rm container that has ended, with its anonymous volumes; absent is well."""
+    """Remove a --rm container that has ended, with its anonymous volumes; absent is well.
+
+    One that runs, or is just being started, is left to its monitor.
+    """
     engine.enter_namespace()
     try:
         with engine.containers.lock(container_id):
-            _status(engine, container_id, locked=True)  # where its monitor was killed, what is left of it goes too
-            _remove_locked(engine, container_id, volumes=True)
+            state = engine.containers.state_locked(
+                container_id
+            )  # where its monitor was killed, the rest of it goes too
+            starts = state["status"] == "created" and not state["error"] and engine.containers.has_monitor(container_id)
+            if state["status"] not in LIVE and not starts:
+                _remove_locked(engine, container_id, volumes=True)
     except NotFound:
         return
 

@@ -6,7 +6,7 @@ import time
 
 from rootless.engine import auto_remove, bundle
 from rootless.engine.context import Engine
-from rootless.engine.control import wait_for_monitor
+from rootless.engine.control import wait_for_end, wait_for_monitor
 from rootless.engine.log_options import log_limits
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import files, processes
@@ -53,7 +53,15 @@ def start(
         _write(path, settings)
         connection = monitor.channel
         channel.send(connection, channel.LAUNCH, path)
-        _wait_until_it_runs(connection)
+        try:
+            _wait_until_it_runs(connection)
+        except RootlessError:
+            raise  # it does not run
+        except BaseException:
+            # Ctrl-C: nothing shall run that nobody knows of.
+            channel.send(connection, channel.STOP, "9 0")
+            wait_for_end(connection)
+            raise
     if rung == SINGLE:
         _warn_single(engine.session)
     return connection

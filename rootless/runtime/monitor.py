@@ -599,11 +599,11 @@ class Monitor:
     # What clients ask for
 
     def _hang_up(self, client: Client, kind: bytes) -> None:
-        """Nobody reads the output of a program that runs in the foreground: it is told so, as in a pipe."""
+        """Nobody reads the output of a program that runs in the foreground: it is told so, as at a pipe or terminal."""
         if client is not self.owner or any(other.attached for other in self.clients if other is not client):
             return
         stream = "stdout" if kind == channel.STDOUT else "stderr"
-        for fd in [fd for fd, name in self.outputs.items() if name == stream and fd != self.input_fd]:
+        for fd in [fd for fd, name in self.outputs.items() if name == stream]:
             self._close_output(fd)
 
     def _resize(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""An installation with busybox, for the tests of containers; each begins without containers and volumes."""
+"""An installation with busybox, for the tests of containers; what a test makes goes with it."""
 
 from collections.abc import Callable, Iterator
 
@@ -20,5 +20,6 @@ def shared_box(image: Callable[[str], str]) -> Iterator[Box]:
 @pytest.fixture
 def box(shared_box: Box) -> Iterator[Box]:
     """`box.sh("echo x")` runs that in a busybox container, `box("ps")` runs any command."""
+    before = shared_box.ids()
     yield shared_box
-    shared_box.clear()
+    shared_box.clear(keep=before)

@@ -47,6 +47,7 @@ def test_ctrl_c_and_ctrl_d_are_for_the_program(box: Box) -> None:
     script = "trap 'echo int' INT; echo on; sleep 60; cat; exit 5"
     with box.terminal("run", "--rm", "-it", box.image, "sh", "-c", script) as terminal:
         terminal.expect("^on")
+        time.sleep(0.2)  # so that it is sleep that is interrupted
         terminal.send("\x03")
         terminal.expect("int")
         terminal.send("\x04")

@@ -433,15 +433,18 @@ def test_a_kill_at_any_moment_leaves_what_can_be_listed_and_removed(box: Box) ->
         assert box.ids() == []
 
 
-def test_ctrl_c_before_the_program_runs_leaves_nothing_running(box: Box) -> None:
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGINT] * 3, [signal.SIGTERM]])
+def test_a_signal_before_the_program_runs_leaves_nothing_that_nobody_knows(signals: list[int], box: Box) -> None:
     with box.installed.no_leaks():
-        for delay in (0.03, 0.06, 0.09, 0.12):
+        for delay in (0.04, 0.06, 0.07, 0.08, 0.09, 0.1, 0.11, 0.12):
             with box.start("run", "--rm", "--name", "hasty", box.image, "sleep", "60") as running:
                 time.sleep(delay)
-                os.kill(running.pid, signal.SIGINT)
-                time.sleep(0.2)
+                for signum in signals:
+                    os.kill(running.pid, signum)
+                    time.sleep(0.001)
+                time.sleep(0.1)
                 box("rm", "-f", "hasty")
-                assert running.wait(20) in (130, 137)
+                assert running.wait(20) in (130, 137, -signal.SIGINT, -signal.SIGTERM)
 
 
 @pytest.mark.parametrize("damaged", ["container.json", "state.json"])

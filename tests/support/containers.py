@@ -92,9 +92,9 @@ class Box:
         """Where it is."""
         return self.store / "containers" / container_id / "state.json"
 
-    def clear(self) -> None:
-        """Remove all containers and volumes."""
-        if ids := self.ids():
+    def clear(self, keep: list[str]) -> None:
+        """Remove all containers but those with the ids *keep*, and all volumes that nobody uses then."""
+        if ids := set(self.ids()).difference(keep):
             self("rm", "-f", "-v", *ids)
         if (self.store / "volumes").exists() and os.listdir(self.store / "volumes"):
             self("volume", "prune", "-a", "-f")
