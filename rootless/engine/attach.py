@@ -28,10 +28,14 @@ _NOT_PROXIED = {
 
 
 class End(NamedTuple):
-    """How an attachment ended: with the container's exit code, or None where it was not told; or detached."""
+    """How an attachment ended: with the container's exit code, or None where it was not told; or detached.
+
+    *failure* tells why output could not be written.
+    """
 
     exit_code: int | None
     detached: bool = False
+    failure: str = ""
 
 
 def parse_detach_keys(text: str) -> bytes:
@@ -98,6 +102,7 @@ class Attachment:
         self._detector = Detector(detach_keys)
         self._send_signal = send_signal
         self._stays_unread = stays_unread
+        self._failure = ""
         self._unsent: list[bytes] = []
         self._blocked = False
         self._window: int | None = None
@@ -145,13 +150,13 @@ class Attachment:
             kind, data = b"", b""
         if kind in self._outputs:
             fd = self._outputs[kind]
-            if fd is not None and not write_all(fd, data):
+            if fd is not None and not self._write(fd, data):
                 self._outputs[kind] = None
                 self._send(channel.HANGUP, kind)
                 if not self._stays_unread:
                     return End(None, detached=True)
         elif kind == channel.EXITED:
-            return End(int(data))
+            return End(int(data), failure=self._failure)
         elif kind == channel.ERROR:
             channel.raise_error(data)
         elif kind == channel.WARNING:
@@ -159,6 +164,14 @@ class Attachment:
         elif not kind:
             return End(None)  # the monitor was killed, or was just leaving
         return None
+
+    def _write(self, fd: int, data: bytes) -> bool:
+        """False where there is no use in writing more."""
+        try:
+            return write_all(fd, data)
+        except OSError as error:
+            self._failure = f"cannot write the output: {error.strerror}"
+            return False
 
     def _read_input(self) -> bool:
         """False when the user detaches."""

@@ -140,6 +140,7 @@ class _Relay:
         self._stdin = session.stdin
         self._outputs = dict(session.outputs)
         self._pending = b""
+        self._failure = ""
         self._reads_input = options.interactive and self._stdin is not None
         self._poll = select.poll()
         self._watched: dict[int, int] = {}
@@ -156,7 +157,7 @@ class _Relay:
         self._watch_input()
 
     def run(self) -> int:
-        """The program's exit code; 0 when the user detaches."""
+        """The program's exit code; 0 when the user detaches. Raises RootlessError where output could not be written."""
         code: int | None = None
         while code is None or self._outputs:
             # Once the program has ended, take what is left in its pipes; who inherited them does not keep us.
@@ -175,6 +176,8 @@ class _Relay:
                     self._copy_output(fd)
                 else:
                     self._write_input()
+        if self._failure:
+            raise RootlessError(self._failure)
         return code
 
     def _watch(self, fd: int, events: int) -> None:
@@ -204,13 +207,20 @@ class _Relay:
             return
         except OSError:
             data = b""  # EIO: the last process of the terminal is gone
-        if not data or not write_all(self._outputs[fd], data):
+        if not data or not self._write(self._outputs[fd], data):
             del self._outputs[fd]
             self._watch(fd, 0)
             os.close(fd)
             if fd == self._stdin:
                 self._stdin, self._reads_input = None, False
                 self._watch_input()
+
+    def _write(self, fd: int, data: bytes) -> bool:
+        try:
+            return write_all(fd, data)
+        except OSError as error:
+            self._failure = f"cannot write the output: {error.strerror}"
+            return False
 
     def _read_input(self) -> bool:
         """False when the user detaches."""

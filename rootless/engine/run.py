@@ -14,7 +14,7 @@ from rootless.engine.create import create
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
 from rootless.engine.start import AlreadyRunning, start
-from rootless.errors import Conflict, InvalidInput, NotFound
+from rootless.errors import Conflict, InvalidInput, NotFound, RootlessError
 from rootless.linux import terminals
 from rootless.runtime import channel
 from rootless.runtime.channel import Socket
@@ -90,6 +90,8 @@ def follow(
     code = _what_is_recorded(engine, record["id"]) if end.exit_code is None else end.exit_code
     if record["auto_remove"]:
         remove_ended(engine, record["id"])
+    if end.failure:
+        raise RootlessError(end.failure)
     return code
 
 

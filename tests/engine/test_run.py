@@ -167,6 +167,38 @@ def test_a_reader_that_goes_away_ends_the_program_as_in_a_pipe(options: tuple[st
     assert wait_until(lambda: box.ids() == [])
 
 
+@pytest.mark.parametrize("verb", ["run", "exec"])
+def test_output_that_cannot_be_written_is_a_failure(verb: str, box: Box) -> None:
+    """/dev/full answers ENOSPC. The program ends first, and is not left to itself."""
+    box("run", "-d", "--name", "web", box.image, "sleep", "60")
+    command = ["run", "--rm", box.image] if verb == "run" else ["exec", "web"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            box.installed.command(*command, "sh", "-c", "echo x; sleep 0.2; echo end >&2"),
+            env=box.installed.env, stdout=full, stderr=subprocess.PIPE, timeout=20, text=True,
+        )  # fmt: skip
+    assert done.returncode == (125 if verb == "run" else 1)
+    assert done.stderr.splitlines()[-2:] == ["end", "rootless: cannot write the output: No space left on device"]
+    assert len(box.ids()) == 1
+
+
+def test_streams_may_be_closed(box: Box) -> None:
+    for redirections in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        command = box.installed.command("run", "--rm", "-i", box.image, "sh", "-c", "echo x; echo y >&2; cat; exit 7")
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {redirections}', "sh", *command], env=box.installed.env, capture_output=True, timeout=20
+        )
+        assert done.returncode == 7, redirections
+        assert done.stdout == (b"" if ">&- " in f" {redirections} ".replace("2>&-", "") else b"x\n")
+
+
+def test_arguments_may_be_any_bytes(box: Box) -> None:
+    words = [b"run", b"--rm", box.image.encode(), b"printf", b"%s", b"\xff\xfe\n", b"", b"\xc3\xbc"]
+    command = [*map(os.fsencode, box.installed.command()), *words]
+    done = subprocess.run(command, env=box.installed.env, capture_output=True, timeout=20)
+    assert done.stdout == b"\xff\xfe\n\xc3\xbc"
+
+
 def test_a_slow_reader_gets_everything_and_the_container_waits_for_it(box: Box) -> None:
     with box.start("run", "--rm", "--log-driver", "none", box.image, "seq", "1", "1000000") as running:
         time.sleep(1)
