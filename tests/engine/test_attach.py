@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.account import wait_until
-from tests.support.containers import Box, is_alive
+from tests.support.containers import Box, catches, has_open, is_alive
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -200,14 +200,17 @@ def test_detach_keys_of_the_configuration(box: Box) -> None:
 
 
 def test_two_who_attach_see_the_same_and_both_get_the_exit_code(box: Box) -> None:
-    box.detached("read x; echo $x; exit 7", "-i", "--name", "both")
+    script = "(while :; do echo tick; sleep 0.05; done) & read x; kill $!; echo $x; exit 7"
+    box.detached(script, "-i", "--name", "both")
     with box.start("attach", "both") as first, box.start("attach", "both") as second:
         assert first.stdin is not None
-        time.sleep(0.3)
+        for process in (first, second):
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"tick\n"
         first.stdin.write(b"hello\n")
         first.stdin.flush()
         results = [process.communicate(timeout=20)[0] for process in (first, second)]
-    assert results == [b"hello\n"] * 2
+    assert [result.replace(b"tick\n", b"") for result in results] == [b"hello\n"] * 2
     assert (first.returncode, second.returncode) == (7, 7)
 
 
@@ -216,13 +219,14 @@ def test_attach_does_not_end_the_input_of_a_background_container(box: Box) -> No
     with box.start("attach", "open") as running:
         assert running.stdin is not None
         running.stdin.close()
-        time.sleep(0.3)
+        assert wait_until(lambda: has_open(running.pid, "socket:"))
+        time.sleep(0.2)
         running.kill()
     assert box.state("open")["Running"]
 
 
 def test_attach_without_input_sends_none(box: Box) -> None:
-    box.detached("sleep 0.5; read -t 0 x && echo input; exit 3", "-i", "--name", "deaf")
+    box.detached("sleep 0.8; read -t 0 x && echo input; exit 3", "-i", "--name", "deaf")
     done = box("attach", "--no-stdin", "deaf", input="x\n", check=False)
     assert (done.returncode, done.stdout) == (3, "")
 
@@ -269,7 +273,7 @@ def test_start_attached_gives_output_input_and_exit_code(box: Box) -> None:
 
 
 def test_start_attached_to_one_that_runs_attaches(box: Box) -> None:
-    box.detached("sleep 0.7; echo late; exit 3", "--name", "job")
+    box.detached("sleep 0.9; echo late; exit 3", "--name", "job")
     done = box("start", "-a", "job", check=False)
     assert (done.returncode, done.stdout) == (3, "late\n")
 
@@ -321,7 +325,7 @@ def test_without_sig_proxy_a_signal_ends_the_command_alone(box: Box) -> None:
 
 def test_a_pid_1_that_handles_no_signal_ignores_it(box: Box) -> None:
     with box.start("run", "--rm", "--name", "deaf", box.image, "sleep", "60") as running:
-        assert wait_until(lambda: box.ids() != [] and box.state(box.ids()[0])["Running"])
+        assert wait_until(lambda: catches(running.pid, signal.SIGTERM))
         os.kill(running.pid, signal.SIGTERM)
         time.sleep(0.3)
         assert is_alive(box.state("deaf")["Pid"])
@@ -333,7 +337,7 @@ def test_attach_passes_signals_on_too(box: Box) -> None:
     box.detached(TRAPS, "--name", "traps")
     assert box.says("traps", "ready")
     with box.start("attach", "traps") as running:
-        time.sleep(0.3)
+        assert wait_until(lambda: catches(running.pid, signal.SIGUSR1))
         os.kill(running.pid, signal.SIGUSR1)
         assert running.stdout is not None
         assert running.stdout.readline() == b"USR1\n"

@@ -333,7 +333,7 @@ def test_who_is_orphaned_does_not_keep_the_container_from_ending(own: str, box: 
         running.kill()
     begun = time.monotonic()
     box("rm", "-f", own)
-    assert time.monotonic() - begun < 0.6
+    assert time.monotonic() - begun < 1
 
 
 def test_nothing_is_left_of_one_that_was_killed(own: str, box: Box) -> None:

@@ -283,7 +283,7 @@ def test_wait_blocks_until_the_end_and_prints_each_code(box: Box) -> None:
 
 
 def test_wait_for_one_that_removes_itself(box: Box) -> None:
-    box.detached("sleep 0.5; exit 3", "--rm", "--name", "gone")
+    box.detached("sleep 0.8; exit 3", "--rm", "--name", "gone")
     assert box("wait", "gone").stdout == "3\n"
 
 
@@ -428,8 +428,9 @@ def test_a_kill_at_any_moment_leaves_what_can_be_listed_and_removed(box: Box) ->
             assert b"Traceback" not in errors
             assert box("ps", "-a").returncode == 0
             box("rm", "-f", "victim")
-            box("create", "--name", "victim", box.image, "true")
-            box("rm", "victim")
+            if n % 5 == 0:
+                box("create", "--name", "victim", box.image, "true")
+                box("rm", "victim")
         assert box.ids() == []
 
 

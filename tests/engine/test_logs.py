@@ -223,7 +223,7 @@ def test_following_shows_what_comes_and_ends_with_the_container(box: Box) -> Non
 @kernel
 @registry
 def test_following_a_container_that_removes_itself_ends_well(box: Box) -> None:
-    box.detached("for n in 1 2 3; do echo $n; sleep 0.2; done", "--rm", "--name", "talks")
+    box.detached("for n in 1 2 3; do echo $n; sleep 0.3; done", "--rm", "--name", "talks")
     done = box("logs", "-f", "talks", timeout=20)
     assert (done.stdout, done.stderr) == ("1\n2\n3\n", "")
 

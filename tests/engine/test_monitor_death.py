@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.account import wait_until
-from tests.support.containers import Box, is_alive, parent
+from tests.support.containers import Box, has_open, is_alive, parent
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -67,19 +67,24 @@ def test_every_command_tells_or_goes_on(verb: str, box: Box) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "status"),
+    ("command", "status", "opened"),
     [
-        (["exec", "orphan", "sleep", "60"], 137),
-        (["attach", "orphan"], 255),
-        (["logs", "-f", "orphan"], 0),
-        (["wait", "orphan"], 0),
-        (["stop", "-t", "30", "orphan"], 0),
+        (["exec", "orphan", "sleep", "61"], 137, ""),
+        (["attach", "orphan"], 255, "socket:"),
+        (["logs", "-f", "orphan"], 0, "container.log"),
+        (["wait", "orphan"], 0, "socket:"),
+        (["stop", "-t", "30", "orphan"], 0, "socket:"),
     ],
 )
-def test_who_waits_for_it_is_let_go(command: list[str], status: int, box: Box) -> None:
-    box("run", "-d", "--name", "orphan", box.image, "sleep", "60")
+def test_who_waits_for_it_is_let_go(command: list[str], status: int, opened: str, box: Box) -> None:
+    box.detached("echo on; sleep 60", "--name", "orphan")
+    assert box.says("orphan", "on")
     with box.start(*command) as running:
-        time.sleep(0.3)
+        if opened:
+            assert wait_until(lambda: has_open(running.pid, opened))
+        else:
+            assert wait_until(lambda: "sleep 61" in box("top", "orphan", "-o", "args").stdout)
+        time.sleep(0.1)
         kill_monitor(box, "orphan")
         assert running.wait(5) == status
         assert running.stdout is not None

@@ -201,7 +201,8 @@ def test_arguments_may_be_any_bytes(box: Box) -> None:
 
 def test_a_slow_reader_gets_everything_and_the_container_waits_for_it(box: Box) -> None:
     with box.start("run", "--rm", "--log-driver", "none", box.image, "seq", "1", "1000000") as running:
-        time.sleep(1)
+        assert wait_until(lambda: box.ids() != [])
+        time.sleep(0.8)
         [container_id] = box.ids()
         assert box.state(container_id)["Running"], "4 MB and more do not fit into all buffers"
         assert running.stdout is not None

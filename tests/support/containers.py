@@ -112,6 +112,20 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Whether *pid* has a handler for the signal (proc(5), SigCgt)."""
+    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt")]
+    return bool(int(line.split()[1], 16) >> signum - 1 & 1)
+
+
+def has_open(pid: int, what: str) -> bool:
+    """Whether *pid* has something open that is called so: "socket:", a file's name."""
+    try:
+        return any(what in os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False  # it has ended, or just closed one
+
+
 def is_alive(pid: int) -> bool:
     """Whether *pid* runs; a zombie does not."""
     try:
