@@ -16,6 +16,7 @@ lock is flock(2) on a file in the run directory, so the kernel frees it when its
 
 import json
 import os
+import time
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -24,6 +25,7 @@ from rootless.linux import files
 from rootless.linux.removal import remove_tree
 
 FORMAT = "1"
+_FOREIGN_TRASH_SECONDS = 24 * 3600
 _LONGEST_NAME = 200  # of the 255 bytes that a file's name may have: ".json" and what is written aside need some
 _DIRECTORIES = ("blobs", "blobs/sha256", "blobs/partial", "layers", "images", "tags", "containers", "names", "volumes")
 
@@ -85,7 +87,7 @@ class Layout:
 
     def aside(self) -> str:
         """A new path in the trash: for what is made there before it is renamed to its place, or removed after."""
-        return self.path("trash", f"{os.getpid()}.{os.urandom(8).hex()}")
+        return self.path("trash", f"{os.getpid()}.{os.urandom(8).hex()}.{os.uname().nodename}")
 
     def discard(self, path: str) -> None:
         """Make *path* vanish at once, and remove it then; a kill in between leaves it in the trash."""
@@ -97,10 +99,27 @@ class Layout:
         remove_path(aside)
 
     def empty_trash(self) -> None:
-        """Remove what processes that are gone have left: half-made things, half-removed things."""
+        """Remove what processes that are gone have left: half-made things, half-removed things.
+
+        A home that several machines share may have what another one is making just now: that is left for a day.
+        """
         for name in os.listdir(self.path("trash")):
-            if not os.path.exists(f"/proc/{name.partition('.')[0]}"):
-                remove_path(self.path("trash", name))
+            path = self.path("trash", name)
+            pid, _, rest = name.partition(".")
+            machine = rest.partition(".")[2]
+            if machine in ("", os.uname().nodename):
+                is_left = not os.path.exists(f"/proc/{pid}")
+            else:
+                is_left = _is_old(path)
+            if is_left:
+                remove_path(path)
+
+
+def _is_old(path: str) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_ctime > _FOREIGN_TRASH_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def quote(text: str) -> str:
