@@ -1,0 +1,135 @@
+"""One loop over epoll(7) for descriptors and timers. What a handler raises is told and counted, and the loop goes on.
+
+Nothing that a container or a peer sends may end the process that serves all the others.
+"""
+
+import errno
+import heapq
+import select
+import sys
+import time
+import traceback
+from collections.abc import Callable
+
+_EVENTS_AT_ONCE = 256
+_TRACEBACKS_PER_MINUTE = 10
+
+
+class Timer:
+    """An action that is due at *when*; see Loop.later."""
+
+    __slots__ = ("action", "when")
+
+    def __init__(self, when: float, action: Callable[[], None]) -> None:
+        self.when = when
+        self.action: Callable[[], None] | None = action
+
+    def cancel(self) -> None:
+        """Do not do it. Also where it has been done."""
+        self.action = None
+
+    def __lt__(self, other: "Timer") -> bool:
+        return self.when < other.when
+
+
+class Loop:
+    """Descriptors and their handlers, timers, and the time of the round."""
+
+    __slots__ = ("_epoll", "_handlers", "_stopped", "_time", "_timers", "_told", "errors", "report")
+
+    def __init__(self, report: Callable[[str], None] | None = None) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
+        self._time = time.monotonic()
+        self._stopped = False
+        self._told: list[float] = []
+        self.errors = 0
+        self.report = report or _to_stderr
+
+    def watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        """Call *handler* with the events of *fd*, from now on these (EPOLLIN …; with EPOLLET, edges only)."""
+        if fd in self._handlers:
+            self._epoll.modify(fd, events)
+        else:
+            self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def unwatch(self, fd: int) -> None:
+        """No longer; to be called before *fd* is closed. Nothing happens where it is not watched."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def later(self, seconds: float, action: Callable[[], None]) -> Timer:
+        """Do *action* once, in *seconds* from this round of the loop; 0 is the next round."""
+        timer = Timer(self._time + seconds, action)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def now(self) -> float:
+        """Seconds of the monotonic clock at the beginning of this round."""
+        return self._time
+
+    def stop(self) -> None:
+        """Leave `run` at the end of this round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serve until `stop`."""
+        self._stopped = False
+        while not self._stopped:
+            self.turn()
+
+    def turn(self, longest: float = -1) -> None:
+        """One round: wait (at most *longest* seconds, -1 for ever) for events, serve them and what is due."""
+        wait = self._wait()
+        if longest >= 0:
+            wait = min(wait, longest) if wait >= 0 else longest
+        try:
+            events = self._epoll.poll(wait, _EVENTS_AT_ONCE)
+        except InterruptedError:
+            events = []
+        self._time = time.monotonic()
+        for fd, event in events:
+            handler = self._handlers.get(fd)
+            if handler is not None:  # an earlier handler of this round may have closed it
+                try:
+                    handler(event)
+                except Exception:
+                    self._failed(fd)
+        self._run_timers()
+
+    def _wait(self) -> float:
+        while self._timers and self._timers[0].action is None:
+            heapq.heappop(self._timers)
+        if not self._timers:
+            return -1
+        return max(0.0, self._timers[0].when - time.monotonic())
+
+    def _run_timers(self) -> None:
+        now = self._time
+        while self._timers and self._timers[0].when <= now:
+            timer = heapq.heappop(self._timers)
+            action, timer.action = timer.action, None
+            if action is not None:
+                try:
+                    action()
+                except Exception:
+                    self._failed(-1)
+            if self._timers and self._timers[0].when == now:
+                # A timer of 0 seconds that sets itself again would keep the descriptors waiting.
+                break
+
+    def _failed(self, fd: int) -> None:
+        self.errors += 1
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError) and error.errno == errno.EBADF:
+            self._handlers.pop(fd, None)  # closed without unwatch: epoll has forgotten it already
+        self._told = [when for when in self._told if when > self._time - 60]
+        if len(self._told) < _TRACEBACKS_PER_MINUTE:
+            self._told.append(self._time)
+            self.report("error in a handler: " + traceback.format_exc().strip().replace("\n", " | "))
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
