@@ -11,6 +11,7 @@ from rootless.store.containers import Containers
 from rootless.store.images import Images
 from rootless.store.layers import Layers
 from rootless.store.layout import Layout, quote
+from rootless.store.networks import Networks
 from rootless.store.volumes import Volumes
 
 DRIVERS = ("overlay",)
@@ -31,6 +32,7 @@ class Engine:
         self.images = Images(layout, self.blobs)
         self.containers = Containers(layout)
         self.volumes = Volumes(layout)
+        self.networks = Networks(layout)
         self.storage_driver = storage_driver or "overlay"
         self._rung = ""
 

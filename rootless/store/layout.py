@@ -7,7 +7,7 @@
       layers/HEX/{diff,layer.json}      by chain_id
       images/HEX.json  tags/NAME.json   records
       containers/ID/…  names/NAME -> ID
-      volumes/NAME/{data,volume.json}
+      volumes/NAME/{data,volume.json}  networks/NAME.json
       trash/                  renamed here, then removed: what is left of a removal that was killed
 
 All of it is 0700 and checked to be ours. Records are JSON, written aside and renamed. There is no lock over all; each
@@ -27,7 +27,10 @@ from rootless.linux.removal import remove_tree
 FORMAT = "1"
 _FOREIGN_TRASH_SECONDS = 24 * 3600
 _LONGEST_NAME = 200  # of the 255 bytes that a file's name may have: ".json" and what is written aside need some
-_DIRECTORIES = ("blobs", "blobs/sha256", "blobs/partial", "layers", "images", "tags", "containers", "names", "volumes")
+_DIRECTORIES = (
+    *("blobs", "blobs/sha256", "blobs/partial", "layers", "images", "tags"),
+    *("containers", "names", "volumes", "networks"),
+)
 
 
 class Layout:
