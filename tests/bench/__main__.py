@@ -1,6 +1,7 @@
 """The bars: rootless against podman, same image, same machine, same run.
 
-    python -m tests.bench [NAME...]      run, exec, ps, pull, many; all of them without a name
+    python -m tests.bench [NAME...]      run, exec, ps, pull, many; and of the networks (network.py) outward, inward,
+                                         ports, pair, short, udp, start, memory; all of them without a name
 
 Stores lie on /dev/shm, so that the disk is not what is measured. Ends with status 1 where a bar is missed.
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
+from tests.bench.network import NetworkBench
 from tests.support.account import Installation
 from tests.support.images import layout_of
 from tests.support.layout import push
@@ -24,6 +26,8 @@ _MANY = 100
 
 class Bench:
     """Both programs, a registry, and the images in it."""
+
+    NAMES = ("run", "exec", "ps", "pull", "many")
 
     def __init__(self, ours: Installation, podman: Podman, images: dict[str, str]) -> None:
         self.ours = ours
@@ -122,6 +126,8 @@ def main(names: list[str]) -> int:
     """Run the benchmarks of *names*; the exit status."""
     if not Podman.is_here():
         sys.exit("podman is not installed, and it is what rootless is measured against")
+    if missing := NetworkBench.missing():
+        sys.exit(f"not installed, and needed to measure networks: {', '.join(missing)}")
     base = Path(tempfile.mkdtemp(prefix="bench", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     (base / "podman").mkdir()
     (base / "ours").mkdir()
@@ -129,17 +135,19 @@ def main(names: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, base, ignore_errors=True)
         registry = stack.enter_context(plain_registry(base / "registry"))
-        images = {name: push(layout_of(name, base), registry, name) for name in ("busybox", "big")}
+        images = {name: push(layout_of(name, base), registry, name) for name in ("busybox", "big", "tools")}
         podman = Podman(base / "podman", registry.host)
         stack.callback(podman.close)
         ours = Installation(base / "ours")
         stack.callback(ours.remove)
-        bench = Bench(ours, podman, images)
         for installed in (ours.run, podman.run):
-            installed("pull", "-q", images["busybox"])
+            for name in ("busybox", "tools"):
+                installed("pull", "-q", images[name])
+        benches: tuple[Bench | NetworkBench, ...] = (Bench(ours, podman, images), NetworkBench(ours, podman, images))
+        actions = {name: getattr(bench, name) for bench in benches for name in bench.NAMES}
         print(HEADING, flush=True)
-        for name in names or ("run", "exec", "ps", "pull", "many"):
-            for result in getattr(bench, name)():
+        for name in names or actions:
+            for result in actions[name]():
                 print(result, flush=True)
                 missed |= not result.passed
     return 1 if missed else 0

@@ -25,10 +25,10 @@ class Result(NamedTuple):
 
     def __str__(self) -> str:
         verdict = "ok" if self.passed else "MISSED"
-        return f"{self.name:34} {self.ours:9.4f} {self.theirs:9.4f}   {self.ratio:5.2f}  (bar {self.bar:.2f}) {verdict}"
+        return f"{self.name:40} {self.ours:9.4f} {self.theirs:9.4f}   {self.ratio:5.2f}  (bar {self.bar:.2f}) {verdict}"
 
 
-HEADING = f"{'':34} {'rootless':>9} {'podman':>9}   ratio"
+HEADING = f"{'':40} {'rootless':>9} {'peer':>9}   ratio"
 
 
 def timed(action: Callable[[], object]) -> float:

@@ -5,6 +5,7 @@ What takes long to build is kept in the user's cache.
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,6 +181,26 @@ def build_debian(layout: Layout) -> Descriptor:
     return layout.add_image([writer.finish()], {"Cmd": ["bash"]})
 
 
+_TOOLS = ("curl", "dig", "iperf3", "ping")
+
+
+def build_tools(layout: Layout) -> Descriptor:
+    """busybox, and this machine's network tools with the libraries that they load, at the places where they are."""
+    paths: dict[str, Path] = {}
+    for tool in _TOOLS:
+        program = shutil.which(tool)
+        if program is None:
+            raise FileNotFoundError(f"{tool} is not installed")
+        paths[program] = Path(program)
+        for line in subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout.splitlines():
+            words = [word for word in line.split() if word.startswith("/")]
+            paths.update((word, Path(word)) for word in words)
+    above = {str(parent) for path in paths for parent in Path(path).parents} - {"/", "/bin", "/usr", "/usr/bin"}
+    entries = [directory(path.lstrip("/")) for path in sorted(above)]
+    entries += [file(name.lstrip("/"), path.read_bytes(), 0o755) for name, path in sorted(paths.items())]
+    return layout.add_image([busybox_layer(layout), layout.add_layer(entries)])
+
+
 BUILDERS: dict[str, Callable[[Layout], Descriptor]] = {
     "big": build_big,
     "busybox": build_busybox,
@@ -187,6 +208,7 @@ BUILDERS: dict[str, Callable[[Layout], Descriptor]] = {
     "deep": build_deep,
     "docker-busybox": build_docker_busybox,
     "multiarch": build_multiarch,
+    "tools": build_tools,
     "whiteouts": build_whiteouts,
 }
 KEPT = {"big": 4, "debian": 1}  # in the user's cache; the number changes when the recipe does
