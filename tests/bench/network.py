@@ -366,7 +366,7 @@ def in_turns(name: str, ours: Callable[[], float], theirs: Callable[[], float], 
 
 @contextlib.contextmanager
 def bare_veth() -> Iterator[tuple[Run, str]]:
-    """Two namespaces joined by a veth pair and nothing else: how to run in one, and where iperf3 listens in the other."""
+    """Two namespaces joined by a veth pair alone: how to run in one, and where iperf3 listens in the other."""
     with namespace() as one:
         inner = ["nsenter", "--preserve-credentials", "-U", "-n", "-t", str(one.pid), "unshare", "-n", "sleep", "1000"]
         with process(inner) as pid:
