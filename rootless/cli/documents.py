@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from rootless.cli import streams
-from rootless.cli.formats import document_for, tell
+from rootless.cli.formats import document_for
+from rootless.cli.opening import tell
 from rootless.cli.table import print_documents
 from rootless.errors import NotFound
 

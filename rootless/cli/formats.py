@@ -1,10 +1,8 @@
-"""What the templates of `inspect`, `info` and `version` may call the fields, and how one failure of several is told."""
+"""What the templates of `inspect`, `info` and `version` may call the fields."""
 
 from typing import Any
 
-from rootless.cli import streams
 from rootless.cli.template_values import Record
-from rootless.errors import RootlessError
 
 # Docker fills its templates with Go's structs and its JSON with their tags, and both spellings are in use.
 _GO_NAMES = {"ID": "Id", "APIVersion": "ApiVersion", "HTTPProxy": "HttpProxy", "HTTPSProxy": "HttpsProxy"}
@@ -22,8 +20,3 @@ def document_for(document: dict[str, Any], form: str) -> Record:
 def _renamed(document: dict[str, Any], wanted: dict[str, str]) -> dict[str, Any]:
     found = {key: _renamed(value, wanted) if isinstance(value, dict) else value for key, value in document.items()}
     return {**{go_name: found[name] for go_name, name in wanted.items() if name in found}, **found}
-
-
-def tell(error: RootlessError) -> None:
-    """Show an error that does not end the command."""
-    streams.write_error(f"rootless: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))

@@ -16,8 +16,7 @@ from rootless.cli.filters import (
     parse_filter,
     time_window,
 )
-from rootless.cli.formats import tell
-from rootless.cli.opening import engine_of
+from rootless.cli.opening import engine_of, tell
 from rootless.cli.table import ellipsis, print_list, short_id
 from rootless.cli.time_values import SECOND, ago, local_time
 from rootless.cli.values import human_size

@@ -1,4 +1,4 @@
-"""From the options before the verb to the engine that all commands work on."""
+"""From the options before the verb to the engine that all commands work on; many names, and a failure among them."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,14 @@ def for_each(names: list[str], action: Callable[[str], object]) -> int:
         try:
             action(name)
         except RootlessError as error:
-            streams.write_error(f"rootless: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+            tell(error)
             status = 1
         else:
             streams.write(f"{name}\n")
             streams.flush()
     return status
+
+
+def tell(error: RootlessError) -> None:
+    """Show an error that does not end the command."""
+    streams.write_error(f"rootless: {error}\n" + (f"hint: {error.hint}\n" if error.hint else ""))

@@ -28,7 +28,7 @@ from rootless.registry.config import HostConfig, RegistryConfig
 from rootless.registry.credentials import default_credentials
 from rootless.registry.resolve import Resolved, resolve_image
 from rootless.spec.digest import ChainID, DiffID, Digest, chain_ids
-from rootless.spec.image import Descriptor, ImageConfig, parse_image_config
+from rootless.spec.image import Descriptor, ImageConfig, layers_with_diff_ids, parse_image_config
 from rootless.spec.platform import host_platform, parse_platform
 from rootless.spec.reference import Reference
 from rootless.store.images import Image
@@ -133,12 +133,9 @@ def _pulling_from(reference: Reference) -> str:
 
 
 def _layers(resolved: Resolved, config: ImageConfig) -> list[_Layer]:
-    descriptors = resolved.manifest.layers
-    if len(descriptors) != len(config.diff_ids):
-        raise CorruptData(f"the manifest has {len(descriptors)} layers, the image config {len(config.diff_ids)}")
     chain = chain_ids(config.diff_ids)
-    parents = [None, *chain]
-    return [_Layer(*row) for row in zip(descriptors, config.diff_ids, chain, parents, strict=False)]
+    rows = zip(layers_with_diff_ids(resolved.manifest, config), chain, [None, *chain], strict=False)
+    return [_Layer(descriptor, diff_id, chain_id, parent) for (descriptor, diff_id), chain_id, parent in rows]
 
 
 def _make_layers(
