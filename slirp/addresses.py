@@ -67,13 +67,10 @@ class Pool:
         Raises InvalidInput where *fixed* is none of the subnet's, Conflict where somebody has it, SlirpError where all
         are taken.
         """
-        if fixed:
-            number = self._fixed(fixed)
-        else:
-            number = self._previous(previous)
-            if number is None:
-                number = self._find_next()
-                self._next = number + 1
+        number = self._fixed(fixed) if fixed else self._previous(previous)
+        if number is None:
+            number = self._find_next()
+            self._next = number + 1
         self._used.add(number)
         return self._text(number)
 
@@ -102,7 +99,7 @@ class Pool:
         family = "IPv4" if self._subnet.version == 4 else "IPv6"
         raise SlirpError(
             f"no available {family} addresses on this network's address pools: {self._name}",
-            hint=f"{len(self._used)} addresses of {self.text} are in use: end some containers, or make a larger network",
+            hint=f"{len(self._used)} of {self.text} are in use: end some containers, or make a larger network",
         )
 
     def give_back(self, address: str) -> None:
@@ -130,7 +127,7 @@ def parse_address(text: str) -> "ipaddress.IPv4Address | ipaddress.IPv6Address":
 
 
 def mac_of(address: str) -> str:
-    """A MAC that follows from the address, so that it stays with it: 02:42 and IPv4's four bytes, or IPv6's checksum."""
+    """A MAC that follows from the address, so that it stays with it: 02:42 and IPv4's four bytes, or a checksum."""
     packed = ipaddress.ip_address(address).packed
     if len(packed) > 4:
         packed = binascii.crc32(packed).to_bytes(4, "big")

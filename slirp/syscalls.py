@@ -51,3 +51,19 @@ def prctl(option: int, *arguments: int | bytes | None) -> int:
     """prctl(2) with up to four arguments."""
     values = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0)[:4]]
     return _check(_libc.prctl(option, *values), "prctl")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of this thread; each set is a mask of bits 1 << CAP_…"""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    sets = (effective, permitted, inheritable)
+    data = (ctypes.c_uint32 * 6)(*(s & 0xFFFFFFFF for s in sets), *(s >> 32 for s in sets))
+    _check(_libc.capset(header, data), "capset")
+
+
+def seccomp_filter(program: bytes) -> None:
+    """prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER): *program* is an array of struct sock_filter, 8 bytes each."""
+    code = ctypes.create_string_buffer(program, len(program))
+    header = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(code))  # struct sock_fprog, little-endian
+    arguments = [ctypes.c_ulong(a) for a in (2, ctypes.addressof(header), 0, 0)]
+    _check(_libc.prctl(PR_SET_SECCOMP, *arguments), "seccomp")
