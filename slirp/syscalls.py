@@ -3,6 +3,10 @@
 import ctypes
 import os
 
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    import mmap
+
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 MNT_DETACH = 2
@@ -67,3 +71,18 @@ def seccomp_filter(program: bytes) -> None:
     header = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(code))  # struct sock_fprog, little-endian
     arguments = [ctypes.c_ulong(a) for a in (2, ctypes.addressof(header), 0, 0)]
     _check(_libc.prctl(PR_SET_SECCOMP, *arguments), "seccomp")
+
+
+def address(buffer: "bytearray | mmap.mmap") -> int:
+    """Where *buffer* is in memory. It must be kept, and kept at its size, as long as the address is in use."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+
+
+def recvmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+    """recvmmsg(2) into the *count* messages at the address *headers*: how many came."""
+    return _check(_libc.recvmmsg(fd, ctypes.c_void_p(headers), count, flags, None), "recvmmsg")
+
+
+def sendmmsg(fd: int, headers: int, count: int, flags: int) -> int:
+    """sendmmsg(2) of the *count* messages at the address *headers*: how many have been sent, 1 at least."""
+    return _check(_libc.sendmmsg(fd, ctypes.c_void_p(headers), count, flags), "sendmmsg")
