@@ -1,0 +1,58 @@
+"""What every start of a container needs of networks: finding them by name, and slirp, the process that runs them.
+
+`bridge`, the default network, is made when somebody first asks for it. What only the `network` commands need is in
+network_create.py, network_inspect.py, network_remove.py and network_connect.py: it loads more than a start should wait
+for.
+"""
+
+from typing import Any
+
+from rootless.engine.context import Engine
+from rootless.engine.names import random_id
+from rootless.errors import NotFound
+from rootless.network import slirp
+from rootless.network.slirp import Connection
+from rootless.runtime import sealed
+from rootless.runtime.jsonlog import now
+from rootless.store.networks import BRIDGE, Network
+
+
+def find(engine: Engine, text: str) -> Network:
+    """The network that *text* means: a name, an id, the beginning of an id. Raises NotFound, Conflict."""
+    if text in (BRIDGE, "default"):
+        return bridge(engine)
+    return engine.networks.find(text)
+
+
+def bridge(engine: Engine) -> Network:
+    """The default network, made if nobody has needed it yet. Raises Conflict where no subnet is left."""
+    try:
+        return engine.networks.load(BRIDGE)
+    except NotFound:
+        pass
+    # Only once: choosing a subnet takes what reads addresses.
+    from rootless.engine.network_create import free_subnet
+
+    with engine.networks.lock():
+        try:
+            return engine.networks.load(BRIDGE)
+        except NotFound:
+            return engine.networks.create(Network(BRIDGE, random_id(), now(), ipv4=free_subnet(engine)))
+
+
+def begin(engine: Engine, op: str, **fields: Any) -> tuple[Connection, dict[str, Any]]:
+    """A connection to slirp, started if it is not there, and the answer to *op*; see `slirp.begin`."""
+    engine.enter_namespace()
+    argv = sealed.command("slirp.__main__", third_party=True)
+    return slirp.begin(engine.session, argv, _seal, op, **fields)
+
+
+def running(engine: Engine) -> Connection | None:
+    """A connection to slirp if it is there."""
+    return slirp.connect(engine.session)
+
+
+def _seal() -> None:
+    """It never enters a container's file system, but a container that shares the machine's processes sees it."""
+    if sealed.is_users():
+        sealed.seal()
