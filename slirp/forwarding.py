@@ -208,7 +208,7 @@ class Attempt:
             self._socket = self.server.open(question.stream)
             if self._socket is None:
                 return False
-            _connect(self._socket, (self.server.address, self._forwarder.port))
+            _connect(self._socket, _socket_address(self.server.address, self._forwarder.port))
             if question.stream:
                 self._rest = len(message).to_bytes(2, "big") + message
                 loop.watch(self._socket.fileno(), select.EPOLLOUT, self._sendable)
@@ -290,7 +290,15 @@ class Attempt:
         return True
 
 
-def _connect(connection: socket.socket, address: tuple[str, int]) -> None:
+def _socket_address(address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    """For connect(2). The interface is looked up here: the C library would ask more than the stack may do."""
+    host, _, zone = address.partition("%")
+    if not zone:
+        return host, port
+    return host, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+
+
+def _connect(connection: socket.socket, address: tuple[str, int] | tuple[str, int, int, int]) -> None:
     """Begin to connect; a connection by TCP is there once it can be written to."""
     try:
         connection.connect(address)
@@ -299,7 +307,7 @@ def _connect(connection: socket.socket, address: tuple[str, int]) -> None:
 
 
 def host_server(address: str) -> Server:
-    """A resolver as the host reaches it, by its address (with %interface where it is link-local)."""
+    """A resolver as the host reaches it, by its address: with %, and the interface as a number, if link-local."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
 
     def open_socket(stream: bool) -> socket.socket:
