@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, flag, number, parse_int, text, texts, value, values
 from rootless.cli.mount_values import Mount, parse_device, parse_mount, parse_tmpfs, parse_volume
+from rootless.cli.network_values import merge_networks, parse_ipv4, parse_ipv6, parse_link, parse_mac, parse_network
 from rootless.cli.opening import engine_of
 from rootless.cli.time_values import parse_duration
 from rootless.cli.values import (
@@ -25,9 +26,11 @@ from rootless.cli.values import (
     parse_restart,
 )
 from rootless.engine.create import create as create_container
-from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption
+from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.run import run as run_container
 from rootless.errors import HostUnsupported, InvalidInput
+from rootless.network.egress import merge_egress, parse_egress
+from rootless.network.ports import Port, parse_expose, parse_publish
 from rootless.spec.signals import parse_signal
 
 if TYPE_CHECKING:
@@ -37,8 +40,6 @@ _LATER_LIMITS = (
     *("memory", "cpus", "pids_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period"),
     *("cpuset_cpus", "cgroup_parent"),
 )
-_LATER_NETWORK = ("publish", "publish_all", "network_alias", "ip", "ip6", "mac_address", "link")
-
 
 _ULIMITS = (
     *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio"),
@@ -121,11 +122,28 @@ class CreateOptions(Options):
     storage_opt: list[tuple[str, str]] = values("--storage-opt", parse=parse_key_value, help="Storage driver options")
 
     # the network
-    network: str = text("--network", help='Connect to a network ("none", "host", "container:NAME")', aliases=("--net",))
+    network: list[NetworkOption] = values(
+        "--network",
+        parse=parse_network,
+        metavar="network",
+        help='Connect a container to a network; or "none", "host", "container:NAME"',
+        aliases=("--net",),
+    )
     network_alias: list[str] = texts("--network-alias", help="Add network-scoped alias", aliases=("--net-alias",))
-    publish: list[str] = texts("-p", "--publish", help="Publish a container's port(s) to the host")
+    publish: list[list[Port]] = values(
+        "-p", "--publish", parse=parse_publish, metavar="list", help="Publish a container's port(s) to the host"
+    )
     publish_all: bool = flag("-P", "--publish-all", help="Publish all exposed ports to random ports")
-    expose: list[str] = texts("--expose", help="Expose a port or a range of ports")
+    expose: list[list[str]] = values(
+        "--expose", parse=parse_expose, metavar="list", help="Expose a port or a range of ports"
+    )
+    egress: list[list[str]] = values(
+        "--egress",
+        parse=parse_egress,
+        metavar="rule",
+        help='Reach nothing but this: HOST[:PORT], CIDR[:PORT], "*.DOMAIN[:PORT]", "none"',
+    )
+    host_loopback: bool = flag("--host-loopback", help="Reach the host's loopback, as host.docker.internal")
     hostname: str = text("-h", "--hostname", help="Container host name")
     domainname: str = text("--domainname", help="Container NIS domain name")
     add_host: list[tuple[str, str]] = values(
@@ -134,10 +152,14 @@ class CreateOptions(Options):
     dns: list[str] = values("--dns", parse=parse_ip, help="Set custom DNS servers")
     dns_search: list[str] = texts("--dns-search", help="Set custom DNS search domains")
     dns_option: list[str] = texts("--dns-option", help="Set DNS options", aliases=("--dns-opt",))
-    ip: str = text("--ip", help="IPv4 address")
-    ip6: str = text("--ip6", help="IPv6 address")
-    mac_address: str = text("--mac-address", help="Container MAC address")
-    link: list[str] = texts("--link", help="Add link to another container")
+    ip: str = value("--ip", parse=parse_ipv4, default="", metavar="ip", help="IPv4 address (e.g., 172.30.100.104)")
+    ip6: str = value("--ip6", parse=parse_ipv6, default="", metavar="ip", help="IPv6 address (e.g., 2001:db8::33)")
+    mac_address: str = value(
+        "--mac-address", parse=parse_mac, default="", metavar="string", help="Container MAC address"
+    )
+    link: list[tuple[str, str]] = values(
+        "--link", parse=parse_link, metavar="list", help="Add link to another container"
+    )
 
     # limits
     memory: str = text("-m", "--memory", help="Memory limit", metavar="bytes")
@@ -232,7 +254,9 @@ class RunOptions(CreateOptions):
         This machine's own programs, copy-on-write, without any download:
             $ {path} --rm -it host bash
         A service in the background, with the current directory inside:
-            $ {path} -d --name web -v "$PWD:/srv" --network host python:3 python -m http.server -d /srv
+            $ {path} -d --name web -v "$PWD:/srv" -p 8000:8000 python:3 python -m http.server -d /srv
+        Only what it needs of the network:
+            $ {path} --rm --egress pypi.org:443 --egress files.pythonhosted.org:443 python:3 pip install six
     """,
 )
 def run(options: RunOptions) -> int:
@@ -304,7 +328,19 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
         restart_retries=options.restart.retries,
         stop_signal=options.stop_signal,
         stop_timeout=options.stop_timeout if options.changed("stop_timeout") else None,
-        network=options.network,
+        networks=merge_networks(
+            options.network,
+            aliases=options.network_alias,
+            links=options.link,
+            ipv4=options.ip,
+            ipv6=options.ip6,
+            mac=options.mac_address,
+        ),
+        ports=tuple(port for ports in options.publish for port in ports),
+        publish_all=options.publish_all,
+        expose=tuple(port for ports in options.expose for port in ports),
+        egress=merge_egress(options.egress),
+        host_loopback=options.host_loopback,
         extra_hosts=tuple((host, address) for host, address in options.add_host),
         dns=tuple(options.dns),
         dns_search=tuple(options.dns_search),
@@ -354,12 +390,6 @@ def _refuse_what_is_not_there(options: CreateOptions) -> None:
             raise HostUnsupported(
                 f"--{name.replace('_', '-')} is not there yet: limits arrive with control groups",
                 hint="run without it, or limit the whole command: systemd-run --user --scope -p MemoryMax=… rootless …",
-            )
-    for name in _LATER_NETWORK:
-        if options.changed(name):
-            raise HostUnsupported(
-                f"--{name.replace('_', '-')} is not there yet: it arrives with networks",
-                hint="with --network host the container's ports are the machine's own",
             )
     if options.gpus:
         raise HostUnsupported("--gpus is not there yet", hint="give the device nodes: --device /dev/nvidia0 …")

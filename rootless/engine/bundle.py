@@ -5,13 +5,15 @@ import stat
 
 from rootless.engine import host_image
 from rootless.engine.context import Engine
+from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
-from rootless.linux import capabilities
+from rootless.linux import capabilities, namespaces
 from rootless.spec import runtime
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
 
 _DEFAULT_VOLUME_OPTIONS = ("nosuid", "nodev")
+_HIGHEST_GROUP = 2147483647  # that ping_group_range takes, icmp(7)
 
 
 def build(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> Config:
@@ -25,11 +27,11 @@ def build(engine: Engine, record: Record, rung: str, window_size: tuple[int, int
         "mounts": [
             *_root_mounts(engine, record, directory),
             *_system_mounts(record, host_network),
-            *_user_mounts(record, directory),
+            *_user_mounts(record, _names_directory(engine, record)),
         ],
         "linux": {
             "namespaces": _namespaces(engine, record),
-            "sysctl": record["sysctls"],
+            "sysctl": {**_network_sysctls(record), **record["sysctls"]},
             "devices": [],
             "maskedPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.MASKED_PATHS),
             "readonlyPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.READONLY_PATHS),
@@ -139,6 +141,23 @@ def _bind(source: str, destination: str, options: list[str]) -> Config:
     return {"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rprivate", *options]}
 
 
+def _names_directory(engine: Engine, record: Record) -> str:
+    """Where hosts, hostname and resolv.conf are: they come with the network, also with that of another container."""
+    mode, _, other = record["network"].partition(":")
+    return engine.containers.directory(other if mode == "container" else record["id"])
+
+
+def _network_sysctls(record: Record) -> dict[str, str]:
+    """Docker's settings of a network namespace that is the container's own: low ports and ping for everybody in it."""
+    if record["network"] == "host" or record["network"].startswith("container:"):
+        return {}
+    highest = max(first + count - 1 for first, count in namespaces.mapped_ids("gid"))
+    return {
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": f"0 {min(highest, _HIGHEST_GROUP)}",
+    }
+
+
 def _user_mounts(record: Record, directory: str) -> list[Config]:
     mounted = {m["destination"] for m in record["mounts"]}
     mounts = [
@@ -220,7 +239,7 @@ def _namespaces(engine: Engine, record: Record) -> list[Config]:
         if mode.startswith("container:"):
             pid = _running_pid(engine, mode.partition(":")[2])
             wanted.append({"type": kind, "path": f"/proc/{pid}/ns/{files[kind]}"})
-        elif mode in ("", "none", "private", "shareable"):
+        elif mode in ("", "none", "private", "shareable") or (kind == "network" and has_networks(mode)):
             wanted.append({"type": kind})
         else:
             raise InvalidInput(f"invalid {kind} mode: {mode}")

@@ -4,8 +4,11 @@
     root = "/scratch/alice/rootless"
 
     [run]
-    network = "none"                  # what containers get that are given no --network
+    network = "none"                  # what containers get that are given no --network; else "bridge"
     detach_keys = "ctrl-p,ctrl-q"
+
+    [network]
+    tcp = "user"                      # who carries connections to the outside: "kernel", "user"; else what works
 
     [registry."docker.io"]
     mirrors = ["mirror.example.org"]
@@ -31,9 +34,11 @@ class Configuration(NamedTuple):
     network: str = "none"
     detach_keys: str = ""
     registries: Mapping[str, Mapping[str, Any]] = {}
+    network_tcp: str = "auto"
 
 
-_KEYS = {"storage": {"root": str}, "run": {"network": str, "detach_keys": str}}
+_KEYS = {"storage": {"root": str}, "run": {"network": str, "detach_keys": str}, "network": {"tcp": str}}
+_TCP = ("auto", "kernel", "user")
 _REGISTRY_KEYS = {"mirrors": list, "insecure": bool, "ca_file": str}
 
 
@@ -72,11 +77,15 @@ def parse_configuration(data: bytes, path: str) -> Configuration:
     for host, values in registries.items():
         _check(path, f"registry.{host}", values, _REGISTRY_KEYS)
     run = document.get("run", {})
+    tcp = document.get("network", {}).get("tcp", "auto")
+    if tcp not in _TCP:
+        raise InvalidInput(f"{path}: tcp in [network] must be one of {', '.join(_TCP)}")
     return Configuration(
         document.get("storage", {}).get("root", ""),
         run.get("network", "none"),
         run.get("detach_keys", ""),
         registries,
+        tcp,
     )
 
 

@@ -3,16 +3,14 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import host_image
-from rootless.engine.configuration import load_configuration
+from rootless.engine import attachment, host_image, network_options
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
 from rootless.engine.names import random_id, random_name
 from rootless.engine.options import ContainerOptions, HealthOption, MountOption
 from rootless.engine.remove import remove_anonymous_volumes
-from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
+from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.linux import files
-from rootless.network import name_files
 from rootless.runtime.jsonlog import now
 from rootless.spec.image import Healthcheck, ImageConfig, RuntimeConfig
 from rootless.spec.platform import acceptable, parse_platform
@@ -33,7 +31,8 @@ def create(engine: Engine, options: ContainerOptions) -> Record:
     Raises NotFound, Conflict, InvalidInput and what pulling raises; nothing is left of a container then.
     """
     _check(options)
-    check_network(options.network or load_configuration().network)
+    network_options.check(options)
+    network_options.warn(options)
     engine.enter_namespace()
     with ExitStack() as held:
         if options.image == host_image.NAME:
@@ -76,6 +75,7 @@ def _create(
             f"container ID file found, make sure the other container isn't running or delete {options.cidfile}"
         )
     record = build_record(options, config, container_id, name, image)
+    network_options.resolve(engine, record)
     planned = _plan_mounts(engine, options, config)
     held = ExitStack()
     staged = engine.containers.stage()
@@ -90,7 +90,7 @@ def _create(
         else:
             for directory in ("upper", "work", "rootfs"):
                 files.make_directory(os.path.join(staged, directory), 0o755)
-        _write_name_files(staged, record)
+        _make_name_files(staged, record)
         if options.cidfile:
             _write_cidfile(options.cidfile, container_id)
         engine.containers.commit(staged, record, initial_state(), durable=not options.auto_remove)
@@ -123,6 +123,7 @@ def initial_state() -> Record:
         "error": "",
         "restart_count": 0,
         "health": None,
+        "network": None,
     }
 
 
@@ -210,7 +211,6 @@ def build_record(
         command = ["/bin/sh"]
     if not (entrypoint or command):
         raise InvalidInput("no command specified", hint=f"the image has none: rootless run {options.image} COMMAND")
-    network = options.network or load_configuration().network
     health = health_record(options.health, config.healthcheck)
     return {
         "id": container_id,
@@ -235,7 +235,7 @@ def build_record(
         "attach": list(options.attach),
         "auto_remove": options.auto_remove,
         "init": options.init,
-        "network": network,
+        **network_options.fields(options, config.exposed_ports),
         "extra_hosts": [list(entry) for entry in options.extra_hosts],
         "dns": list(options.dns),
         "dns_search": list(options.dns_search),
@@ -260,7 +260,6 @@ def build_record(
         "log": {"driver": "json-file" if options.log_driver == "local" else options.log_driver,
                 "options": dict(options.log_options)},
         "health": health,
-        "exposed_ports": list(config.exposed_ports),
         "image_volumes": list(config.volumes),
         "platform": options.platform,
         "mounts": [],
@@ -413,26 +412,9 @@ def _mounts_from(engine: Engine, text: str) -> list[Record]:
     return mounts
 
 
-def _write_name_files(staged: str, record: Record) -> None:
-    """The container's own hosts, hostname and resolv.conf, which are mounted over the image's (see network)."""
-    contents: dict[str, str] = {
-        "hostname": name_files.hostname(record["hostname"]),
-        "hosts": name_files.hosts(record["hostname"], record["domainname"], record["extra_hosts"], record["network"]),
-        "resolv.conf": name_files.resolv_conf(
-            record["dns"], record["dns_search"], record["dns_options"], record["network"]
-        ),
-    }
-    for name, content in contents.items():
-        with open(os.path.join(staged, name), "w", encoding="utf-8") as file:
+def _make_name_files(staged: str, record: Record) -> None:
+    """The container's own hosts, hostname and resolv.conf, which are mounted over the image's: see name_files.py."""
+    for name, content in attachment.name_files_of(record).items():
+        with open(os.path.join(staged, name), "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(content)
         os.chmod(os.path.join(staged, name), 0o644)
-
-
-def check_network(mode: str) -> None:
-    """Raises HostUnsupported for the networks that are not there yet."""
-    if mode in ("none", "host") or mode.startswith("container:"):
-        return
-    raise HostUnsupported(
-        f"network {mode!r} is not there yet: bridges, published ports and names arrive with the networks of rootless",
-        hint="use --network host (the machine's network) or --network none",
-    )

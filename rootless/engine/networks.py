@@ -5,8 +5,10 @@ network_create.py, network_inspect.py, network_remove.py and network_connect.py:
 for.
 """
 
+import os
 from typing import Any
 
+from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id
 from rootless.errors import NotFound
@@ -43,8 +45,28 @@ def bridge(engine: Engine) -> Network:
 def begin(engine: Engine, op: str, **fields: Any) -> tuple[Connection, dict[str, Any]]:
     """A connection to slirp, started if it is not there, and the answer to *op*; see `slirp.begin`."""
     engine.enter_namespace()
-    argv = sealed.command("slirp.__main__", third_party=True)
-    return slirp.begin(engine.session, argv, _seal, op, **fields)
+    return slirp.begin(engine.session, _command(), _seal, op, **fields)
+
+
+def begin_early(engine: Engine) -> None:
+    """Start slirp, if it is not there, beside what the caller goes on to do: `begin` waits for it then.
+
+    What goes wrong is told to who needs it.
+    """
+    connection = running(engine)
+    if connection is not None:
+        connection.close()
+        return
+    engine.enter_namespace()
+    if os.fork() == 0:
+        try:
+            slirp.ensure(engine.session, _command(), _seal)
+        finally:
+            os._exit(0)
+
+
+def _command() -> list[str]:
+    return [*sealed.command("slirp.__main__", third_party=True), "--path", load_configuration().network_tcp]
 
 
 def running(engine: Engine) -> Connection | None:

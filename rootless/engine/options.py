@@ -2,6 +2,8 @@
 
 from typing import Any, NamedTuple
 
+from rootless.network.ports import Port
+
 
 class MountOption(NamedTuple):
     """One -v, --mount or --tmpfs."""
@@ -22,6 +24,18 @@ class DeviceOption(NamedTuple):
     source: str
     destination: str
     permissions: str = "rwm"
+
+
+class NetworkOption(NamedTuple):
+    """One --network: the network or mode ("" for the default one), and what the container is to be on it."""
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    ipv4: str = ""
+    ipv6: str = ""
+    mac: str = ""
+    links: tuple[tuple[str, str], ...] = ()  # container, alias
+    gateway_priority: int = 0
 
 
 class HealthOption(NamedTuple):
@@ -63,7 +77,12 @@ class ContainerOptions:
     restart_retries: int = 0
     stop_signal: int | None = None
     stop_timeout: int | None = None
-    network: str = ""
+    networks: tuple[NetworkOption, ...] = ()  # the first is the container's mode; none: the configuration's
+    ports: tuple[Port, ...] = ()
+    publish_all: bool = False
+    expose: tuple[str, ...] = ()  # "80/tcp"
+    egress: list[str] | None = None  # what may be reached; None: everything
+    host_loopback: bool = False
     extra_hosts: tuple[tuple[str, str], ...] = ()  # name, address
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()

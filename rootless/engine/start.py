@@ -3,8 +3,10 @@
 import json
 import os
 import time
+from contextlib import nullcontext
 
-from rootless.engine import auto_remove, bundle
+from rootless.engine import attachment, auto_remove, bundle
+from rootless.engine.attachment import Attached
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_end, wait_for_monitor
 from rootless.engine.log_options import log_limits
@@ -41,44 +43,58 @@ def start(
         if state["status"] in LIVE:
             raise AlreadyRunning(f"container {record['name']} is already running")
         wait_for_monitor(engine, container_id)  # the last one may just be leaving
-        directory = engine.containers.directory(container_id)
-        run_directory = engine.containers.run_directory(container_id)
-        os.makedirs(run_directory, 0o700, exist_ok=True)
-        config = bundle.build(engine, record, rung, window_size)
-        if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
-            raise InvalidInput("--init needs a pid namespace of the container's own")
-        _write(os.path.join(directory, "config.json"), config)
-        settings = {**_settings(engine, record, state, directory, run_directory), "attached": attach}
-        path = os.path.join(run_directory, "settings.json")
-        _write(path, settings)
-        connection = monitor.channel
-        channel.send(connection, channel.LAUNCH, path)
+        os.makedirs(engine.containers.run_directory(container_id), 0o700, exist_ok=True)
+        attached = attachment.attach(engine, record, state) if record["networks"] else None
+        with attached.connection if attached else nullcontext():
+            _write_bundle(engine, record, rung, window_size)
+            _launch(engine, record, state, monitor.channel, attached, attach=attach)
         try:
-            _wait_until_it_runs(connection)
+            _wait_until_it_runs(monitor.channel)
         except RootlessError:
             raise  # it does not run
         except BaseException:
             # Ctrl-C: nothing shall run that nobody knows of.
-            channel.send(connection, channel.STOP, "9 0")
-            wait_for_end(connection)
+            channel.send(monitor.channel, channel.STOP, "9 0")
+            wait_for_end(monitor.channel)
             raise
     if rung == SINGLE:
         _warn_single(engine.session)
-    return connection
+    return monitor.channel
+
+
+def _write_bundle(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> None:
+    config = bundle.build(engine, record, rung, window_size)
+    if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
+        raise InvalidInput("--init needs a pid namespace of the container's own")
+    _write(os.path.join(engine.containers.directory(record["id"]), "config.json"), config)
+
+
+def _launch(
+    engine: Engine, record: Record, state: Record, monitor: Socket, attached: Attached | None, *, attach: bool
+) -> None:
+    """Give the monitor its settings, and the connection that keeps the container *attached*."""
+    if attached:
+        attachment.write_name_files(engine, record, attached.state)
+    settings = {**_settings(engine, record, state, attached), "attached": attach}
+    path = os.path.join(settings["run_directory"], "settings.json")
+    _write(path, settings)
+    channel.send(monitor, channel.LAUNCH, path, (attached.connection.fileno(),) if attached else ())
 
 
 def _write(path: str, document: Record) -> None:
     files.replace_file(path, json.dumps(document, separators=(",", ":")).encode(), durable=False)
 
 
-def _settings(engine: Engine, record: Record, state: Record, directory: str, run_directory: str) -> Record:
+def _settings(engine: Engine, record: Record, state: Record, attached: Attached | None) -> Record:
     """What the monitor needs to know (monitor.py)."""
     log = record["log"]
+    directory = engine.containers.directory(record["id"])
     state = {**state, "boot_id": processes.boot_id(), "restart_count": 0, "error": ""}
+    state["network"] = attached and attached.state
     return {
         "id": record["id"],
         "directory": directory,
-        "run_directory": run_directory,
+        "run_directory": engine.containers.run_directory(record["id"]),
         "bundle": directory,
         "state": state,
         "durable": not record["auto_remove"],
@@ -95,6 +111,7 @@ def _settings(engine: Engine, record: Record, state: Record, directory: str, run
         "stop_signal": record["stop_signal"],
         "stop_timeout": record["stop_timeout"],
         "health": _health_settings(record),
+        "network": attachment.settings(engine) if attached else None,
         "at_end": auto_remove.arguments(engine, record["id"]) if record["auto_remove"] else None,
     }
 

@@ -17,10 +17,11 @@ READY = b"R"  # the container stands and waits for GO
 GO = b"G"  # execute the program
 WARNING = b"W"  # a line for the user
 TERMINAL = b"T"  # with one descriptor: the master of the container's terminal
+NETWORK = b"n"  # with one descriptor: the container's own network namespace
 EXITED = b"X"  # the status of a process, decimal
 
 # Between a client and a container's monitor.
-LAUNCH = b"L"  # to the monitor, first of all: the path of its settings
+LAUNCH = b"L"  # to the monitor, first of all: the path of its settings; with one descriptor: its connection to slirp
 ATTACH = b"A"  # to the monitor: send me output, take my input ("0": also input)
 STDIN = b"I"  # to the monitor: bytes for the program
 STDIN_END = b"i"  # to the monitor: no more of them
@@ -31,6 +32,7 @@ STOP = b"s"  # to the monitor: "signal seconds"; sent, then SIGKILL, and no rest
 PAUSE = b"P"  # to the monitor: freeze every process
 UNPAUSE = b"p"  # to the monitor
 UPDATE = b"U"  # to the monitor: JSON of settings that have changed (name, restart policy)
+ATTACHED = b"N"  # to the monitor: JSON of its endpoints and ports; with one descriptor: another connection to slirp
 STDOUT = b"1"  # to the client: bytes
 STDERR = b"2"  # to the client: bytes
 BEGAN = b"B"  # to the client: the program runs

@@ -1,12 +1,13 @@
 """The parent's half of a container's birth: have it launched into its namespaces, wait until it stands, let it go.
 
-    parent   create ─▶ launcher ─▶ clone    ◀─ TERMINAL, WARNING, READY       start: GO ─▶     ◀─ end of channel
+    parent   create ─▶ launcher ─▶ clone    ◀─ NETWORK, TERMINAL, READY …     start: GO ─▶     ◀─ end of channel
     child                      namespaces, mounts ─▶                                     execve
 
 An ERROR instead of any of these is raised here. The end of the channel after GO means that execve(2) succeeded: the
 child's end is close-on-exec.
 """
 
+import os
 from collections.abc import Callable
 
 from rootless.linux import processes
@@ -33,23 +34,30 @@ def create(
     stdio: tuple[int, int, int] | None,
     warn: Callable[[str], None],
     gate_fd: int | None = None,
+    plug: Callable[[int], None] = os.close,
 ) -> Created:
     """Make the container of *bundle*; *stdio* are its descriptors, None for a terminal. A child of the caller.
 
-    Raises what went wrong in it; nothing is left then.
+    *plug* takes its network namespace, if it has one to itself, while the child goes on with its mounts. Raises what
+    went wrong in it; nothing is left then.
     """
     try:
         launcher.launch(bundle, stdio, gate_fd)
-        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn)
+        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn, plug)
         return Created(forked.pid, launcher.channel, forked.terminal_fd)
     except BaseException:
         launcher.channel.close()
         raise
 
 
-def start(created: Created) -> None:
-    """Let the program run. Raises CommandNotFound and others where execve(2) failed; the process is reaped then."""
+def start(created: Created, confirm: Callable[[], None] | None = None) -> None:
+    """Let the program run, once *confirm* has not raised.
+
+    Raises CommandNotFound and others where execve(2) failed; the process is reaped then.
+    """
     try:
+        if confirm:
+            confirm()
         channel.send(created.channel, channel.GO)
         kind, text, _ = channel.receive(created.channel)
         if kind == channel.ERROR:

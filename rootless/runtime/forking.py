@@ -18,11 +18,18 @@ class Forked:
         self.terminal_fd: int | None = None
 
 
-def await_child(helper: int, ours: Socket, until: bytes, warn: Callable[[str], None]) -> Forked:
+def await_child(
+    helper: int,
+    ours: Socket,
+    until: bytes,
+    warn: Callable[[str], None],
+    plug: Callable[[int], None] = os.close,
+) -> Forked:
     """Take messages until kind *until* has come (b"": the end of the channel), and reap *helper*.
 
-    READY may overtake FORKED, since they come from two processes: both are waited for. Raises what ERROR says, after
-    ending the processes that there are.
+    READY may overtake FORKED, since they come from two processes: both are waited for. *plug* is given the descriptor
+    of a network namespace that the child has to itself. Raises what ERROR says, after ending the processes that there
+    are.
     """
     forked = Forked()
     seen = False
@@ -35,6 +42,8 @@ def await_child(helper: int, ours: Socket, until: bytes, warn: Callable[[str], N
                 helper = 0
             elif kind == channel.TERMINAL:
                 forked.terminal_fd = fds[0]
+            elif kind == channel.NETWORK:
+                plug(fds[0])
             elif kind == channel.WARNING:
                 warn(text.decode("utf-8", "replace"))
             elif kind == channel.ERROR:

@@ -54,7 +54,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     os.setsid()
     os.umask(0o022)  # of what is made in the container; the program gets its own
     namespaces.new_session_keyring()
-    _set_up_namespaces(config)
+    _set_up_namespaces(config, to_parent)
     root_fd = rootfs.mount_root(config, bundle)
     rootfs.perform(rootfs.plan(config), root_fd, bundle)
     rootfs.write_sysctls(config.get("linux", {}).get("sysctl") or {}, root_fd)
@@ -82,7 +82,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)
 
 
-def _set_up_namespaces(config: Config) -> None:
+def _set_up_namespaces(config: Config, to_parent: channel.Socket) -> None:
     """Give the new namespaces what the configuration says of them."""
     if hostname := config.get("hostname"):
         namespaces.sethostname(hostname)
@@ -91,6 +91,10 @@ def _set_up_namespaces(config: Config) -> None:
     kinds = {n["type"] for n in config["linux"]["namespaces"] if not n.get("path")}
     if "network" in kinds:
         namespaces.bring_up_loopback()
+        # Sent, since the parent may not open it: a process that is not dumpable hides its namespaces, proc(5).
+        netns_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        channel.send(to_parent, channel.NETWORK, b"", (netns_fd,))
+        os.close(netns_fd)
 
 
 def clone_flags(config: Config) -> int:

@@ -23,10 +23,13 @@ from collections.abc import Callable
 from rootless.errors import RootlessError
 from rootless.linux import files, terminals
 from rootless.runtime import channel, container, freezer
+from rootless.runtime.attachment import Attachment
 from rootless.runtime.channel import Socket
+from rootless.runtime.clients import Client
 from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
 from rootless.runtime.launcher import Launcher
+from rootless.runtime.timers import Timers
 
 TYPE_CHECKING = False  # typing's own, without the import: it would take most of a mebibyte in every monitor
 if TYPE_CHECKING:
@@ -37,59 +40,15 @@ _MAX_BACKLOG = 1 << 20  # bytes for one client, before the container has to wait
 _DRAIN_SECONDS = 2.0  # how long output may follow the end of the init: it ends with its pid namespace
 _LONG_RUN = 10.0  # seconds after which a restart policy counts anew (moby: restartmanager)
 _FIRST_DELAY, _MAX_DELAY = 0.1, 60.0
-
-
-class Client:
-    """Somebody attached: the command that started the container, or one that came later."""
-
-    __slots__ = ("attached", "backlog", "backlog_size", "gives_input", "paused", "sock", "waits_for_done")
-
-    def __init__(self, sock: Socket) -> None:
-        sock.setblocking(False)
-        self.sock = sock
-        self.attached = False
-        self.gives_input = False
-        self.paused = False
-        self.waits_for_done = False
-        self.backlog: list[bytes] = []
-        self.backlog_size = 0
-
-
-class Timers:
-    """What is to be done later, in seconds of the monotonic clock."""
-
-    __slots__ = ("_due",)
-
-    def __init__(self) -> None:
-        self._due: dict[str, tuple[float, Callable[[], None]]] = {}
-
-    def set(self, name: str, delay: float, action: Callable[[], None]) -> None:
-        """Do *action* after *delay*; a timer of that name is replaced."""
-        self._due[name] = (time.monotonic() + delay, action)
-
-    def cancel(self, name: str) -> None:
-        """Forget a timer, if it is set."""
-        self._due.pop(name, None)
-
-    def wait(self) -> float:
-        """Seconds until the next is due; -1 for none."""
-        if not self._due:
-            return -1
-        return max(0.0, min(when for when, _ in self._due.values()) - time.monotonic())
-
-    def run(self) -> None:
-        """Do what is due."""
-        now = time.monotonic()
-        for name, (when, action) in list(self._due.items()):
-            if when <= now and self._due.get(name, (None,))[0] == when:
-                del self._due[name]
-                action()
+_REPAIR_SECONDS = 0.1  # until a restart looks again whether the networks are back
 
 
 class Monitor:
     """See the module."""
 
-    def __init__(self, settings: "dict[str, Any]", owner: Socket, launcher: Launcher) -> None:
+    def __init__(
+        self, settings: "dict[str, Any]", owner: Socket, launcher: Launcher, attachment_fd: int | None = None
+    ) -> None:
         self.settings = settings
         self.launcher: Launcher | None = launcher
         self.directory: str = settings["directory"]
@@ -119,6 +78,7 @@ class Monitor:
         self.delay = _FIRST_DELAY
         self.state: dict[str, Any] = settings["state"]
         self.health = HealthCheck(settings["health"], self) if settings.get("health") else None
+        self.attachment = None if attachment_fd is None else Attachment(settings["network"], attachment_fd, self)
 
     # The loop
 
@@ -179,8 +139,11 @@ class Monitor:
             code = 128 - code if code < 0 else code
             if self.created and pid == self.created.pid:
                 self._init_ended(code)
-            elif self.health:
+                continue
+            if self.health:
                 self.health.process_ended(pid, code)
+            if self.attachment:
+                self.attachment.process_ended(pid)
 
     # Starting and ending
 
@@ -189,7 +152,8 @@ class Monitor:
         stdio, ours = self._make_stdio()
         launcher, self.launcher = self.launcher or Launcher(), None
         try:
-            created = container.create(launcher, self.settings["bundle"], stdio, self.warn)
+            plug = self.attachment.plug if self.attachment else os.close
+            created = container.create(launcher, self.settings["bundle"], stdio, self.warn, plug=plug)
         except RootlessError as error:
             for fd in ours.values():
                 os.close(fd)
@@ -201,7 +165,7 @@ class Monitor:
         if created.terminal_fd is not None:
             ours = {"terminal": created.terminal_fd}
         try:
-            container.start(created)
+            container.start(created, self.attachment.confirm if self.attachment else None)
         except RootlessError as error:
             for fd in ours.values():
                 os.close(fd)
@@ -278,6 +242,8 @@ class Monitor:
             self.health.end()
         code = 0 if self.exit_status is None else self.exit_status
         self.created, self.paused = None, False
+        if self.attachment:
+            self.attachment.unplug()
         self._unlink("init")
         if self._should_restart(code):
             if time.monotonic() - self.began_at >= _LONG_RUN:
@@ -300,16 +266,21 @@ class Monitor:
         return policy["name"] == "on-failure" and code != 0 and (not retries or self.state["restart_count"] < retries)
 
     def _restart(self) -> None:
+        if self.attachment and self.attachment.is_missed:
+            self.timers.set("restart", _REPAIR_SECONDS, self._restart)
+            return
         self.record(restart_count=self.state["restart_count"] + 1)
         self._start()
 
     def _finish(self) -> None:
         """Tell everybody, and leave once the owner has gone: it may want to remove the container itself."""
         self.over = True
+        if self.attachment:
+            self.attachment.close()
         self.broadcast(channel.EXITED, str(self.state["exit_code"]))
         for client in self.clients:
             if client.waits_for_done:
-                self._send(client, channel.DONE)
+                self.send(client, channel.DONE)
         if self.owner and self.settings.get("at_end"):
             for client in list(self.clients):
                 if client is not self.owner and not client.backlog:
@@ -463,6 +434,9 @@ class Monitor:
                 return
             except OSError:
                 kind, data, fds = b"", b"", []
+            if kind == channel.ATTACHED:
+                self._attached(client, data, fds)
+                return
             for fd in fds:
                 os.close(fd)
             if kind:
@@ -484,7 +458,7 @@ class Monitor:
             self._resize(data)
         elif kind == channel.SIGNAL:
             self._signal(int(data))
-            self._send(client, channel.DONE)
+            self.send(client, channel.DONE)
         elif kind == channel.STOP:
             signum, seconds = data.split()
             client.waits_for_done = True
@@ -492,20 +466,21 @@ class Monitor:
         elif kind == channel.ATTACH:
             client.attached, client.gives_input = True, data == b"0"
             if self.running:
-                self._send(client, channel.BEGAN)
+                self.send(client, channel.BEGAN)
         elif kind in (channel.PAUSE, channel.UNPAUSE):
             self._pause(client, kind == channel.PAUSE)
         elif kind == channel.UPDATE:
             self.settings.update(json.loads(data))
-            self._send(client, channel.DONE)
+            self.send(client, channel.DONE)
 
     def broadcast(self, kind: bytes, data: str | bytes = b"", *, attached_only: bool = False) -> None:
         """Send a message to all clients, or to those who are attached."""
         for client in list(self.clients):
             if client.attached or not attached_only:
-                self._send(client, kind, data)
+                self.send(client, kind, data)
 
-    def _send(self, client: Client, kind: bytes, data: str | bytes = b"") -> None:
+    def send(self, client: Client, kind: bytes, data: str | bytes = b"") -> None:
+        """Send a message to a client; one that does not read gets it later."""
         message = kind + (data.encode("utf-8", "surrogateescape") if isinstance(data, str) else data)
         if client.backlog:
             self._put_off(client, message)
@@ -633,24 +608,35 @@ class Monitor:
         if seconds >= 0:
             self.timers.set("kill", seconds, lambda: self._signal(signal.SIGKILL))
 
+    def _attached(self, client: Client, data: bytes, fds: list[int]) -> None:
+        """The container has other endpoints or ports; and with a descriptor, another connection to slirp."""
+        if data:
+            self.record(network=json.loads(data))
+        if fds and self.attachment and not self.over:
+            self.attachment.adopt(fds.pop(), client)
+        else:
+            self.send(client, channel.DONE)
+        for fd in fds:
+            os.close(fd)
+
     def _pause(self, client: Client, pause: bool) -> None:
         if self.running and self.created and pause != self.paused:
             (freezer.freeze if pause else freezer.thaw)(self.created.pid)
             self.paused = pause
             self.record(status="paused" if pause else "running")
-        self._send(client, channel.DONE)
+        self.send(client, channel.DONE)
 
 
 def main(launcher: Launcher) -> None:
     """Be the monitor of the container that the owner, at descriptor 3, names by the path of its settings."""
     owner = channel.adopt(3)
-    _, path, _ = channel.receive(owner)
+    _, path, fds = channel.receive(owner)
     if not path:
         return  # the command thought better of it
     with open(path, "rb") as file:
         settings = json.loads(file.read())
     with files.lock_file(os.path.join(settings["run_directory"], "monitor"), blocking=False):
-        monitor = Monitor(settings, owner, launcher)
+        monitor = Monitor(settings, owner, launcher, fds[0] if fds else None)
         monitor.main()
     # The container is over and may be started anew, by another monitor.
     monitor.take_leave()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rootless.engine import bundle
 from rootless.engine.create import create
-from rootless.engine.options import ContainerOptions, DeviceOption, MountOption
+from rootless.engine.options import ContainerOptions, DeviceOption, MountOption, NetworkOption
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
 from rootless.linux import capabilities
 from rootless.spec import runtime
@@ -216,11 +216,11 @@ def test_every_namespace_is_the_containers_own(bundled: Bundled) -> None:
     assert namespaces(bundled()) == expected
 
 
-@pytest.mark.parametrize(("option", "kind"), [("pid", "pid"), ("ipc", "ipc"), ("uts", "uts"), ("network", "network")])
-def test_a_namespace_of_the_host_is_left_out(option: str, kind: str, bundled: Bundled) -> None:
-    config = bundled(**{option: "host"})
+@pytest.mark.parametrize("kind", ["pid", "ipc", "uts", "network"])
+def test_a_namespace_of_the_host_is_left_out(kind: str, bundled: Bundled) -> None:
+    config = bundled(**({"networks": (NetworkOption("host"),)} if kind == "network" else {kind: "host"}))
     assert kind not in namespaces(config)
-    assert ("hostname" in config) == (option != "uts")
+    assert ("hostname" in config) == (kind != "uts")
 
 
 def test_a_namespace_of_another_container_is_joined_while_that_runs(bundled: Bundled, store: Store) -> None:
@@ -228,10 +228,33 @@ def test_a_namespace_of_another_container_is_joined_while_that_runs(bundled: Bun
     with pytest.raises(Conflict, match="cannot join the namespaces of container other: it is not running"):
         bundled(pid="container:other")
     with store.running(other):
-        assert namespaces(bundled(network="container:other"))["network"] == "/proc/0/ns/net"
+        assert namespaces(bundled(networks=(NetworkOption("container:other"),)))["network"] == "/proc/0/ns/net"
 
 
 @pytest.mark.parametrize("option", ["pid", "ipc", "uts"])
 def test_a_namespace_that_does_not_exist_is_refused(option: str, bundled: Bundled) -> None:
     with pytest.raises(InvalidInput, match=f"invalid {option} mode: nonsense"):
         bundled(**{option: "nonsense"})
+
+
+# --- networks
+
+
+def test_a_network_of_its_own_lets_everybody_in_it_ping_and_use_low_ports(bundled: Bundled) -> None:
+    sysctl = bundled(sysctls=(("net.ipv4.ip_forward", "1"),))["linux"]["sysctl"]
+    assert sysctl.pop("net.ipv4.ping_group_range").startswith("0 ")
+    assert sysctl == {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ip_forward": "1"}
+    asked = (("net.ipv4.ip_unprivileged_port_start", "1024"),)
+    assert bundled(sysctls=asked)["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] == "1024"
+    assert bundled(networks=(NetworkOption("host"),))["linux"]["sysctl"] == {}
+
+
+def test_with_another_containers_network_come_its_names(bundled: Bundled, store: Store) -> None:
+    other = store.add_container(None, "other")
+    with store.running(other):
+        config = bundled(networks=(NetworkOption("container:other"),))
+    directory = store.engine.containers.directory(other)
+    assert [mount_at(config, f"/etc/{name}")["source"] for name in ("hosts", "hostname", "resolv.conf")] == [
+        f"{directory}/{name}" for name in ("hosts", "hostname", "resolv.conf")
+    ]
+    assert config["hostname"] == other[:12]

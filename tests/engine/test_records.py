@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from rootless.engine.create import build_record, create, environment, health_record, stop_signal
-from rootless.engine.options import ContainerOptions, HealthOption, MountOption
-from rootless.errors import Conflict, HostUnsupported, InvalidInput
+from rootless.engine.options import ContainerOptions, HealthOption, MountOption, NetworkOption
+from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.spec.image import Healthcheck, RuntimeConfig
 from rootless.store.containers import Record
 from tests.support.store import Store
@@ -122,7 +122,7 @@ def test_a_terminal_has_a_type() -> None:
         ("stop_timeout", {}, {"stop_timeout": 0}, 0),
         ("stop_timeout", {}, {"stop_timeout": -1}, -1),
         ("network", {}, {}, "none"),
-        ("network", {}, {"network": "host"}, "host"),
+        ("network", {}, {"networks": (NetworkOption("host"),)}, "host"),
         ("log", {}, {"log_driver": "local"}, {"driver": "json-file", "options": {}}),
     ],
 )
@@ -136,7 +136,7 @@ def test_the_configuration_says_which_network(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "config.toml").write_text('[run]\nnetwork = "host"\n')
     monkeypatch.setenv("ROOTLESS_CONFIG", str(tmp_path / "config.toml"))
     assert record()["network"] == "host"
-    assert record(network="none")["network"] == "none"
+    assert record(networks=(NetworkOption("none"),))["network"] == "none"
 
 
 def test_a_stop_signal_that_is_none_is_an_error() -> None:
@@ -205,10 +205,11 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(
     assert os.listdir(store.root / "names") == []
 
 
-@pytest.mark.parametrize("network", ["bridge", "web", "slirp4netns"])
-def test_a_network_that_is_not_there_yet_is_refused(network: str, created: Create) -> None:
-    with pytest.raises(HostUnsupported, match=f"network '{network}' is not there yet"):
-        created(network=network)
+def test_a_network_that_nobody_has_made_is_not_found_and_leaves_nothing(store: Store, created: Create) -> None:
+    with pytest.raises(NotFound, match="network web not found"):
+        created(networks=(NetworkOption("web"),))
+    assert store.engine.containers.list() == []
+    assert os.listdir(store.root / "names") == []
 
 
 # --- names
