@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from rootless.engine.context import Engine
+from rootless.engine.logs import nanoseconds
 from rootless.engine.network_inspect import networks_in_use, users
 from rootless.engine.networks import find
 from rootless.errors import Conflict, NotFound
@@ -32,10 +33,10 @@ def remove_network(engine: Engine, name: str, *, force: bool) -> None:
         engine.networks.remove(network)
 
 
-def prune_networks(engine: Engine, *, until: str, labels: Callable[[Mapping[str, str]], bool]) -> list[str]:
+def prune_networks(engine: Engine, *, until: int | None, labels: Callable[[Mapping[str, str]], bool]) -> list[str]:
     """Remove the networks that no container is to be on, running or not; their names.
 
-    Only those made before *until* (RFC 3339, UTC; "" for any time), whose labels pass *labels*.
+    Only those made before *until* (ns of the epoch), whose labels pass *labels*.
     """
     removed = []
     with engine.networks.lock():
@@ -43,7 +44,7 @@ def prune_networks(engine: Engine, *, until: str, labels: Callable[[Mapping[str,
         for network in engine.networks.list():
             if network.name in BUILT_IN or network.id in used or not labels(network.labels):
                 continue
-            if not until or network.created < until:
+            if until is None or nanoseconds(network.created) < until:
                 engine.networks.remove(network)
                 removed.append(network.name)
     return removed

@@ -2,6 +2,7 @@
 
     RUN/slirp         its control socket: SOCK_SEQPACKET, a JSON object a message, descriptors may ride along
     RUN/slirp.lock    held while it is being started, so that many commands at once start one
+    RUN/slirp.held    held by the process as long as it lives
     RUN/slirp.log     what it has to say
 
 It is a process of its own session, without terminal, environment or descriptors of ours, and outlives us: it leaves by
@@ -24,9 +25,11 @@ from rootless.errors import HostUnsupported, RootlessError
 from rootless.linux import files, processes
 
 SOCKET = "slirp"
+HELD = "slirp.held"
 LOG = "slirp.log"
 
 _START_SECONDS = 20
+_LEAVE_SECONDS = 5
 _ANSWER_SECONDS = 30
 _MAX_MESSAGE = 128 << 10
 _MAX_LOG = 1 << 20  # bytes, of one that is kept when the process is started again
@@ -179,11 +182,23 @@ def _start_locked(run_dir: str, argv: Sequence[str], before: Callable[[], None] 
     with files.lock_file(os.path.join(run_dir, f"{SOCKET}.lock")):
         connection = connect(run_dir)
         if connection is None:
+            _wait_for_leaving(run_dir)
             _start(run_dir, argv, before)
             connection = connect(run_dir)
     if connection is None:
         raise HostUnsupported("slirp, the process of the networks, does not listen", hint=_hint(run_dir))
     return connection
+
+
+def _wait_for_leaving(run_dir: str) -> None:
+    """Return when no process has the place any more: one that leaves gives up its socket first, and then the lock."""
+    end = time.monotonic() + _LEAVE_SECONDS
+    while time.monotonic() < end:
+        try:
+            with files.lock_file(os.path.join(run_dir, HELD), blocking=False):
+                return
+        except BlockingIOError:
+            time.sleep(0.01)
 
 
 def _start(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None) -> None:
