@@ -137,7 +137,7 @@ class InspectAnyOptions(InspectOptions):
 
 @command("inspect", "NAME|ID [NAME|ID...]", InspectAnyOptions, at_least(1))
 def inspect(options: InspectAnyOptions) -> int:
-    """Return low-level information on containers, images and volumes"""
+    """Return low-level information on containers, images, networks and volumes"""
     engine = engine_of(options)
     return show_documents(options.arguments, options.format, lambda name: _any_object(engine, name, options))
 
@@ -153,6 +153,7 @@ def _any_object(engine: Engine, name: str, options: InspectAnyOptions) -> dict[s
     kinds: dict[str, Callable[[], dict[str, Any]]] = {
         "container": lambda: _container(engine, name, options.size),
         "image": lambda: _image(engine, name),
+        "network": lambda: _network(engine, name),
         "volume": lambda: _volume(engine, name),
     }
     if options.type and options.type not in kinds:
@@ -181,6 +182,12 @@ def _image(engine: Engine, name: str) -> dict[str, Any]:
     from rootless.engine.image_inspect import inspect_image  # containers come first, and are most of what is asked
 
     return inspect_image(engine, name)
+
+
+def _network(engine: Engine, name: str) -> dict[str, Any]:
+    from rootless.engine.network_inspect import inspect_network  # as above
+
+    return inspect_network(engine, name)
 
 
 def _volume(engine: Engine, name: str) -> dict[str, Any]:

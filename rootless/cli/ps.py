@@ -28,6 +28,8 @@ from rootless.engine.listing import Listed, list_containers, size_on_disk
 from rootless.engine.logs import nanoseconds
 from rootless.engine.remove import remove
 from rootless.errors import Conflict, InvalidInput, NotFound
+from rootless.network.ports import parse_expose
+from rootless.network.ports import shown as shown_ports
 
 _HEADERS = {
     "ID": "CONTAINER ID",
@@ -50,12 +52,14 @@ _FILTERS = (
     "ancestor",
     "before",
     "exited",
+    "expose",
     "health",
     "id",
     "is-task",
     "label",
     "name",
     "network",
+    "publish",
     "since",
     "status",
     "volume",
@@ -132,14 +136,14 @@ def _row(engine: Engine, listed: Listed, full: bool, with_size: bool) -> dict[st
         "RunningFor": ago(listed.created, now),
         "Status": status(listed, now),
         "State": listed.state["status"],
-        "Ports": "",
+        "Ports": shown_ports(listed.ports, record["exposed_ports"]) if listed.is_live else "",
         "Names": record["name"],
         "Labels": ",".join(f"{name}={value}" for name, value in sorted(record["labels"].items())),
         "Mounts": ",".join(
             (m["name"] or m["source"]) if full else ellipsis(m["name"] or m["source"], 15) for m in record["mounts"]
         ),
         "LocalVolumes": str(len(volumes)),
-        "Networks": record["network"],
+        "Networks": ",".join(listed.networks),
         "Size": "",
     }
     if with_size:
@@ -176,6 +180,9 @@ def select(engine: Engine, listed: list[Listed], filters: Filters) -> list[Liste
     health = one_of_filter(filters, "health", _HEALTH)
     codes = exit_codes(filters)
     is_task = bool_value(filters, "is-task")
+    published, exposed = (
+        {p for text in filters.get(key, ()) for p in parse_expose(text)} for key in ("publish", "expose")
+    )
     after, before = (_moment_of(one_value(filters, key), listed) for key in ("since", "before"))
 
     def passes(container: Listed) -> bool:
@@ -187,7 +194,9 @@ def select(engine: Engine, listed: list[Listed], filters: Filters) -> list[Liste
             and (not statuses or state["status"] in statuses)
             and (not health or (state["health"] or {"Status": "none"})["Status"] in health)
             and (not codes or (state["status"] == "exited" and state["exit_code"] in codes))
-            and ("network" not in filters or record["network"] in filters["network"])
+            and _is_on(container, filters.get("network", []))
+            and _has_port(container, published, "host_port")
+            and _has_port(container, exposed, "container_port")
             and _uses_volume(container, filters.get("volume", []))
             and _descends(engine, container, filters.get("ancestor", []))
             and (after is None or container.created > after)
@@ -206,6 +215,30 @@ def _moment_of(name: str, listed: list[Listed]) -> int | None:
         if container.record["name"] == name or container.record["id"].startswith(name):
             return container.created
     raise NotFound(f"No such container: {name}")
+
+
+def _ports_of(filters: Filters, key: str) -> set[str]:
+    """The ports, "80/tcp", that a filter names: each alone or in ranges. Raises InvalidInput."""
+    return {port for text in filters.get(key, ()) for port in parse_expose(text)}
+
+
+def _is_on(listed: Listed, wanted: list[str]) -> bool:
+    """Whether the container is on a network that is called so, by name or id."""
+    ids = [endpoint["id"] for endpoint in listed.record["networks"]]
+    return not wanted or any(
+        text in listed.networks or text == listed.record["network"] or text in ids or text in map(short_id, ids)
+        for text in wanted
+    )
+
+
+def _has_port(listed: Listed, wanted: set[str], side: str) -> bool:
+    """Whether one of the ports *wanted*, "80/tcp", is published by the container: there, or as the host's port."""
+    if not wanted:
+        return True
+    found = {f"{port[side]}/{port['protocol']}" for port in listed.ports}
+    if side == "container_port" and listed.is_live:
+        found.update(listed.record["exposed_ports"])
+    return not wanted.isdisjoint(found)
 
 
 def _uses_volume(listed: Listed, wanted: list[str]) -> bool:

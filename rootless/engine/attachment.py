@@ -79,7 +79,10 @@ def _attach(engine: Engine, record: Record, before: Record, ports: Iterable[Reco
 
 
 def asked_endpoint(engine: Engine, endpoint: Record, record: Record, before: Record) -> Record:
-    """ENDPOINT, asked. On networks with names a container is also known by its short id, as in Docker."""
+    """ENDPOINT, asked; *before* is the container's last Attached.state, or empty.
+
+    On networks with names a container is also known by its short id, as in Docker.
+    """
     network = networks.find(engine, endpoint["name"])
     previous = next((known for known in before.get("endpoints", ()) if known["network"] == network.id), None)
     own = [record["id"][:12]] if network.has_names else []

@@ -1,12 +1,39 @@
 """inspect: a container as the document that `docker inspect` prints (Engine API: ContainerInspectResponse)."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from rootless.engine.attachment import network_state
 from rootless.engine.context import Engine
+from rootless.engine.network_inspect import endpoint_id
+from rootless.errors import NotFound
+from rootless.network.ports import port_map
 from rootless.spec.signals import signal_name
 from rootless.store.containers import LIVE, Record
+from rootless.store.networks import BRIDGE, HOST, NONE
 
+# Of an endpoint: what slirp has answered, and what stands there as long as the container does not run.
+_ANSWERED = {
+    "MacAddress": "mac",
+    "Gateway": "gateway4",
+    "IPAddress": "ipv4",
+    "IPPrefixLen": "prefix4",
+    "IPv6Gateway": "gateway6",
+    "GlobalIPv6Address": "ipv6",
+    "GlobalIPv6PrefixLen": "prefix6",
+}
+_NO_ADDRESS: dict[str, Any] = {
+    "EndpointID": "",
+    "MacAddress": "",
+    "Gateway": "",
+    "IPAddress": "",
+    "IPPrefixLen": 0,
+    "IPv6Gateway": "",
+    "GlobalIPv6Address": "",
+    "GlobalIPv6PrefixLen": 0,
+}
 _ZERO_TIME = "0001-01-01T00:00:00Z"  # what Go's JSON has for a time that was never set
 
 
@@ -35,11 +62,11 @@ def inspect_container(engine: Engine, container_id: str) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": _host_config(record),
+        "HostConfig": _host_config(engine, record),
         "GraphDriver": {"Name": engine.storage_driver, "Data": _graph_data(engine, record, directory)},
         "Mounts": [_mount(mount) for mount in record["mounts"] if mount["type"] != "tmpfs"],
         "Config": _config(record),
-        "NetworkSettings": _network_settings(record),
+        "NetworkSettings": _network_settings(record, state),
     }
 
 
@@ -63,7 +90,7 @@ def _state(state: Record) -> dict[str, Any]:
     return document
 
 
-def _host_config(record: Record) -> dict[str, Any]:
+def _host_config(engine: Engine, record: Record) -> dict[str, Any]:
     restart = record["restart"]
     return {
         "Binds": [_bind_text(m) for m in record["mounts"] if m["type"] in ("bind", "volume") and not m["anonymous"]]
@@ -71,7 +98,7 @@ def _host_config(record: Record) -> dict[str, Any]:
         "ContainerIDFile": "",
         "LogConfig": {"Type": record["log"]["driver"], "Config": record["log"]["options"]},
         "NetworkMode": record["network"],
-        "PortBindings": {},
+        "PortBindings": port_map(record["ports"]),
         "RestartPolicy": {"Name": restart["name"], "MaximumRetryCount": restart["maximum_retry_count"]},
         "AutoRemove": record["auto_remove"],
         "VolumesFrom": None,
@@ -84,10 +111,11 @@ def _host_config(record: Record) -> dict[str, Any]:
         "ExtraHosts": [f"{name}:{address}" for name, address in record["extra_hosts"]] or None,
         "GroupAdd": record["groups"] or None,
         "IpcMode": record["ipc"] or "private",
+        "Links": _links(engine, record) or None,
         "OomScoreAdj": record["oom_score"] or 0,
         "PidMode": record["pid"],
         "Privileged": record["privileged"],
-        "PublishAllPorts": False,
+        "PublishAllPorts": record["publish_all"],
         "ReadonlyRootfs": record["read_only"],
         "SecurityOpt": _security_options(record) or None,
         "Tmpfs": {m["destination"]: ",".join(m["options"]) for m in record["mounts"] if m["type"] == "tmpfs"},
@@ -102,7 +130,19 @@ def _host_config(record: Record) -> dict[str, Any]:
         ],
         "Ulimits": [{"Name": name, "Hard": hard, "Soft": soft} for name, soft, hard in record["ulimits"]],
         "Init": record["init"],
+        # Ours.
+        "Egress": record["egress"],
+        "HostLoopback": record["host_loopback"],
     }
+
+
+def _links(engine: Engine, record: Record) -> list[str]:
+    """As Docker has them: "/database:/web/db"."""
+    found = []
+    for container_id, alias in record["links"]:
+        with suppress(NotFound):  # it has been removed
+            found.append(f"/{engine.containers.load(container_id)['name']}:/{record['name']}/{alias}")
+    return found
 
 
 def _security_options(record: Record) -> list[str]:
@@ -175,8 +215,51 @@ def _config(record: Record) -> dict[str, Any]:
     return document
 
 
-def _network_settings(record: Record) -> dict[str, Any]:
-    networks = (
-        {} if record["network"].startswith("container:") else {record["network"]: {"IPAddress": "", "Gateway": ""}}
-    )
-    return {"SandboxID": "", "Ports": {}, "IPAddress": "", "Gateway": "", "MacAddress": "", "Networks": networks}
+def _network_settings(record: Record, state: Record) -> dict[str, Any]:
+    """NetworkSettings: what is so as long as the container runs."""
+    is_live = state["status"] in LIVE
+    attached = network_state(state)
+    shared = record["network"].startswith("container:")
+    networks = {} if shared else {endpoint["Name"]: endpoint["Settings"] for endpoint in _networks(record, attached)}
+    document = {
+        "SandboxID": record["id"] if is_live and not shared else "",
+        "SandboxKey": f"/proc/{state['pid']}/ns/net" if is_live and state["pid"] else "",
+        "Ports": port_map(attached["ports"], record["exposed_ports"]) if is_live and networks else {},
+        "Networks": networks,
+    }
+    # Of the default network only, as in Docker.
+    return document | {key: (networks.get(BRIDGE) or _NO_ADDRESS)[key] for key in _NO_ADDRESS}
+
+
+def _networks(record: Record, attached: Record) -> Iterator[dict[str, Any]]:
+    """Name and EndpointSettings of each network that the container is on."""
+    for network in (HOST, NONE):
+        if record["network"] == network.name:
+            settings = _endpoint({"ipv4": "", "ipv6": "", "aliases": [], "gw_priority": 0}, network.id, {})
+            yield {"Name": network.name, "Settings": settings}
+    for index, asked in enumerate(record["networks"]):
+        answered: Record = next((e for e in attached["endpoints"] if e["network"] == asked["id"]), {})
+        settings = _endpoint(asked, asked["id"], answered)
+        if answered:
+            settings["EndpointID"] = endpoint_id(asked["id"], record["id"])
+        if asked["name"] != BRIDGE:
+            own = [record["name"], *asked["aliases"], record["id"][:12], record["hostname"]]
+            settings["DNSNames"] = list(dict.fromkeys(own))
+            if index == 0 and record["links"]:
+                settings["Links"] = [f"{container_id[:12]}:{alias}" for container_id, alias in record["links"]]
+        yield {"Name": asked["name"], "Settings": settings}
+
+
+def _endpoint(asked: Record, network_id: str, answered: Record) -> dict[str, Any]:
+    fixed = {"IPv4Address": asked["ipv4"], "IPv6Address": asked["ipv6"]}
+    return {
+        "IPAMConfig": {key: address for key, address in fixed.items() if address} or None,
+        "Links": None,
+        "Aliases": asked["aliases"] or None,
+        "DriverOpts": None,
+        "GwPriority": asked["gw_priority"],
+        "NetworkID": network_id,
+        **_NO_ADDRESS,
+        **{key: answered[ours] for key, ours in _ANSWERED.items() if ours in answered},
+        "DNSNames": None,
+    }

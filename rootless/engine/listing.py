@@ -30,6 +30,20 @@ class Listed(NamedTuple):
         """The program and its arguments."""
         return [*self.record["entrypoint"], *self.record["command"]]
 
+    @property
+    def networks(self) -> list[str]:
+        """The names of its networks; its mode, where it has none of ours."""
+        mode: str = self.record["network"]
+        if mode.startswith("container:"):
+            return []
+        return [endpoint["name"] for endpoint in self.record["networks"]] or [mode]
+
+    @property
+    def ports(self) -> list[Record]:
+        """What is published, as slirp has answered; nothing of a container that does not run."""
+        ports: list[Record] = (self.state.get("network") or {}).get("ports", []) if self.is_live else []
+        return ports
+
 
 def list_containers(engine: Engine) -> list[Listed]:
     """All containers, the newest first."""
@@ -48,7 +62,8 @@ def _damaged(container_id: str) -> Listed:
     """A container whose record cannot be read: shown, so that it can be removed."""
     record: dict[str, Any] = {
         "id": container_id, "name": container_id[:12], "created": "", "image": "?", "image_id": "", "layers": [],
-        "entrypoint": [], "command": ["?"], "labels": {}, "mounts": [], "network": "none", "auto_remove": False,
+        "entrypoint": [], "command": ["?"], "labels": {}, "mounts": [], "auto_remove": False,
+        "network": "none", "networks": [], "exposed_ports": [],
     }  # fmt: skip
     state = {"status": "dead", "exit_code": 255, "started_at": "", "finished_at": "", "health": None}
     return Listed(record, state)

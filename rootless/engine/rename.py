@@ -1,8 +1,12 @@
 """rename: another name for a container."""
 
+from contextlib import suppress
+
 from rootless.engine.context import Engine
-from rootless.errors import InvalidInput
-from rootless.store.containers import check_name
+from rootless.engine.networks import running
+from rootless.errors import InvalidInput, NotFound
+from rootless.network.slirp import Gone
+from rootless.store.containers import LIVE, check_name
 
 
 def rename(engine: Engine, container_id: str, name: str) -> None:
@@ -20,3 +24,13 @@ def rename(engine: Engine, container_id: str, name: str) -> None:
         engine.containers.take_name(name, container_id)
         engine.containers.save({**record, "name": name})
         engine.containers.free_name(old, container_id)
+        if record["networks"] and engine.containers.state_locked(container_id)["status"] in LIVE:
+            _tell_networks(engine, container_id, name)
+
+
+def _tell_networks(engine: Engine, container_id: str, name: str) -> None:
+    """Let the other containers find it by its name. Where slirp is not there, whoever starts it tells it."""
+    connection = running(engine)
+    if connection is not None:
+        with connection, suppress(Gone, NotFound):  # the container may just have ended
+            connection.request("update", container=container_id, name=name)

@@ -11,6 +11,8 @@ from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.control import pass_signal, require, wait
 from rootless.engine.create import create
+from rootless.engine.network_options import has_networks, network_mode
+from rootless.engine.networks import begin_early
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
 from rootless.engine.start import AlreadyRunning, start
@@ -37,6 +39,8 @@ def run(
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
+    if has_networks(network_mode(options)):
+        begin_early(engine)
     with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)
         try:

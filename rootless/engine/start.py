@@ -44,7 +44,7 @@ def start(
             raise AlreadyRunning(f"container {record['name']} is already running")
         wait_for_monitor(engine, container_id)  # the last one may just be leaving
         os.makedirs(engine.containers.run_directory(container_id), 0o700, exist_ok=True)
-        attached = attachment.attach(engine, record, state) if record["networks"] else None
+        attached = _attach(engine, record, state) if record["networks"] else None
         with attached.connection if attached else nullcontext():
             _write_bundle(engine, record, rung, window_size)
             _launch(engine, record, state, monitor.channel, attached, attach=attach)
@@ -60,6 +60,14 @@ def start(
     if rung == SINGLE:
         _warn_single(engine.session)
     return monitor.channel
+
+
+def _attach(engine: Engine, record: Record, state: Record) -> Attached:
+    try:
+        return attachment.attach(engine, record, state)
+    except RootlessError as error:
+        engine.containers.save_state(record["id"], {**state, "error": str(error), "exit_code": 128}, durable=False)
+        raise
 
 
 def _write_bundle(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> None:

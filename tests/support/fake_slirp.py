@@ -33,6 +33,7 @@ class FakeSlirp:
         self.requests: list[Json] = []
         self.attached: dict[int, Attachment] = {}  # by descriptor
         self.refuse: dict[str, Json] = {}  # op -> the answer to it, instead
+        self.refuse_ports: set[int] = set()
         self._wake_r, self._wake_w = os.pipe()
 
     def __enter__(self) -> "FakeSlirp":
@@ -96,7 +97,12 @@ class FakeSlirp:
             return False
         request = json.loads(data)
         self.requests.append(request)
-        answer = self.refuse.get(request["op"]) or {"ok": True, **self._do(fd, request, fds)}
+        taken = self.refuse_ports & {port["host_port"] for port in request.get("ports", ())}
+        if taken:
+            error = f"port {taken.pop()} is taken"
+            answer = {"ok": False, "kind": "Conflict", "error": error, "hint": "take another"}
+        else:
+            answer = self.refuse.get(request["op"]) or {"ok": True, **self._do(fd, request, fds)}
         for received in fds:
             os.close(received)
         with suppress(OSError):
@@ -106,7 +112,9 @@ class FakeSlirp:
     def _do(self, fd: int, request: Json, fds: list[int]) -> Json:
         if request["op"] == "attach":
             endpoints = [self._endpoint(asked, index) for index, asked in enumerate(request["endpoints"])]
-            ports = [answered for asked in request["ports"] for answered in self._ports(asked)]
+            ports: list[Json] = []
+            for asked in request["ports"]:
+                ports += self._ports(asked, ports)
             answer = {
                 "endpoints": endpoints,
                 "ports": ports,
@@ -142,9 +150,9 @@ class FakeSlirp:
             "default": index == 0,
         }
 
-    def _ports(self, asked: Json) -> list[Json]:
-        taken = {p["host_port"] for a in self.attached.values() for p in a.answer["ports"]}
-        port = asked["host_port"] or next(n for n in range(32768, 60000) if n not in taken)
+    def _ports(self, asked: Json, given: list[Json]) -> list[Json]:
+        taken = {p["host_port"] for p in (*given, *(p for a in self.attached.values() for p in a.answer["ports"]))}
+        port = asked["host_port"] or next(n for n in range(32768, 60000) if n not in taken | self.refuse_ports)
         host_ips = [asked["host_ip"]] if asked["host_ip"] else ["0.0.0.0", "::"]
         known = {"protocol": asked["protocol"], "container_port": asked["container_port"], "host_port": port}
         return [{**known, "host_ip": host_ip} for host_ip in host_ips]
