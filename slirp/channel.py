@@ -25,11 +25,19 @@ def pair() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
 
 
+def encoded(message: "dict[str, Any]") -> bytes:
+    """The bytes of *message*. Raises ValueError where they are too many."""
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE:
+        raise ValueError(f"a message of {len(data)} bytes")
+    return data
+
+
 def send(channel: socket.socket, message: "dict[str, Any]", fds: tuple[int, ...] | list[int] = ()) -> None:
     """Send one message. Raises OSError: EPIPE where the other side is gone, BlockingIOError where it does not read."""
-    data = json.dumps(message, separators=(",", ":")).encode()
-    if len(data) > MAX_MESSAGE or len(fds) > MAX_DESCRIPTORS:
-        raise ValueError(f"a message of {len(data)} bytes and {len(fds)} descriptors")
+    if len(fds) > MAX_DESCRIPTORS:
+        raise ValueError(f"a message with {len(fds)} descriptors")
+    data = encoded(message)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
     channel.sendmsg([data], rights, socket.MSG_NOSIGNAL)
 

@@ -33,6 +33,14 @@ class Port(NamedTuple):
     host_port: int
     container_port: int
 
+    def means(self, actual: "Port") -> bool:
+        """Whether a request for this one is about *actual*."""
+        return (
+            (self.protocol, self.container_port) == (actual.protocol, actual.container_port)
+            and self.host_ip in ("", actual.host_ip)
+            and self.host_port in (0, actual.host_port)
+        )
+
 
 class Binding(NamedTuple):
     """A port that listens; what STACK and HUB call it is *handle*."""
@@ -129,7 +137,7 @@ class Ports:
 
     def _listen(self, port: Port) -> tuple[Port, socket.socket]:
         """A socket that listens at *port*, and the port with its actual number."""
-        if port.host_port and self._ours(port):
+        if port.host_port and self.taken(port):
             raise Conflict(f"Bind for {_where(port)} failed: port is already allocated")
         try:
             sock = _listening(port)
@@ -137,13 +145,16 @@ class Ports:
             raise _told_why(port, error) from error
         return port._replace(host_port=sock.getsockname()[1]), sock
 
-    def _ours(self, port: Port) -> bool:
+    def taken(self, port: Port) -> bool:
+        """Whether one of ours listens there; host_ip "" is everywhere."""
         return any(_same_place(port, binding.port) for binding in self)
 
 
 def _same_place(one: Port, other: Port) -> bool:
     if (one.protocol, one.host_port) != (other.protocol, other.host_port):
         return False
+    if not one.host_ip:
+        return True
     if (":" in one.host_ip) != (":" in other.host_ip):
         return False
     return one.host_ip == other.host_ip or bool({one.host_ip, other.host_ip} & {"0.0.0.0", "::"})

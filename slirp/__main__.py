@@ -1,0 +1,93 @@
+"""`python -m slirp`: see --help.
+
+Two processes come out of one, by way of a third: the spare is forked while next to nothing is in memory, and forks
+STACK at once, which loads its modules while HUB loads its own (pyroute2) on another processor.
+"""
+
+import os
+import resource
+import socket
+import sys
+
+from slirp import options, spare, syscalls
+from slirp.errors import SlirpError
+
+
+def main() -> int:
+    """Run; the exit status."""
+    try:
+        asked = options.parse(sys.argv[1:])
+    except options.Misused as error:
+        return _failed(f"{error} (--help tells more)", 2)
+    if asked is None:
+        sys.stdout.write(options.HELP)
+        return 0
+    try:
+        return _run(asked)
+    except SlirpError as error:
+        return _failed(f"{error}; {error.hint}" if error.hint else str(error))
+    except OSError as error:
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+
+
+def _failed(why: str, status: int = 1) -> int:
+    sys.stderr.write(f"slirp: {why}\n")
+    return status
+
+
+def _run(asked: options.Options) -> int:
+    _detach()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        _be_spare(ours, theirs, asked)
+    theirs.close()
+    try:
+        return _be_hub(asked, ours)
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+
+
+def _detach() -> None:
+    """A process of its own, that holds no directory, shows its memory to nobody, and may have many descriptors."""
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        os.setsid()
+    except PermissionError:
+        pass  # it leads its session already
+    os.chdir("/")
+    os.umask(0o077)
+
+
+def _be_spare(ours: socket.socket, theirs: socket.socket, asked: options.Options) -> None:
+    """Never returns."""
+    try:
+        ours.close()
+        for fd in (asked.ready_fd, asked.exit_fd):
+            if fd >= 0:
+                os.close(fd)
+        spare.serve(theirs)
+    finally:
+        os._exit(0)
+
+
+def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
+    # Not before the fork: the spare needs none of it.
+    from slirp import control, supervision
+    from slirp.log import Log
+
+    for fd in (asked.ready_fd, asked.exit_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    server = control.Server(asked.socket)
+    ordered = supervision.order(spare_channel)
+    from slirp import hub  # loads pyroute2, while STACK loads what it needs
+
+    return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
