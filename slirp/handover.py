@@ -41,8 +41,8 @@ _PAUSE = 0.1  # seconds, where there are no descriptors
 _LOCALHOST6 = bytes(15) + b"\1"
 _SYN_KIND = tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN
 
-_REFUSED = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE))
-_UNREACHABLE = {
+REFUSED = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE))
+UNREACHABLE = {
     errno.EHOSTUNREACH: icmp.Unreachable.HOST,
     errno.EHOSTDOWN: icmp.Unreachable.HOST,
     errno.EINVAL: icmp.Unreachable.HOST,
@@ -218,7 +218,7 @@ class Handover:
     def _connected(self, flow: Flow, code: int) -> None:
         if not code:
             self._return_syn(flow)
-        elif code in _REFUSED and flow.route.loopback and flow.address != _LOCALHOST6:
+        elif code in REFUSED and flow.route.loopback and flow.address != _LOCALHOST6:
             self._drop_outer(flow)
             flow.address = _LOCALHOST6
             self._connect(flow)
@@ -229,10 +229,10 @@ class Handover:
         """Tell the container what the host was told; a timeout, and a lack of our own, by silence."""
         packet = flow.parsed()
         segment = tcp.parse(packet.payload)
-        if code in _REFUSED and segment is not None:
+        if code in REFUSED and segment is not None:
             reset(flow.network, packet, segment)
-        elif code in _UNREACHABLE and (code != errno.EADDRNOTAVAIL or packet.version == 6):
-            unreachable(flow.network, packet, _UNREACHABLE[code])
+        elif code in UNREACHABLE and (code != errno.EADDRNOTAVAIL or packet.version == 6):
+            unreachable(flow.network, packet, UNREACHABLE[code])
         elif code != errno.ETIMEDOUT:
             self.dropped += 1
         self._end(flow)

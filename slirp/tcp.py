@@ -204,6 +204,11 @@ class Connection:
             self._emit(RST | ACK, self.sender.nxt)
         self._close(End.ABORTED)
 
+    def forget(self) -> None:
+        """Hold nothing any more."""
+        self.sender.drop()
+        self.receiver.drop()
+
     # Time
 
     def flush(self) -> None:
