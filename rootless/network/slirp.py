@@ -220,8 +220,11 @@ def _start(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None)
             os.kill(pid, 9)
             os.waitpid(pid, 0)
             said = os.pread(log_fd, _LAST_WORDS, max(start, os.fstat(log_fd).st_size - _LAST_WORDS))
-            reason = said.decode("utf-8", "replace").strip().rpartition("\n")[2] or "it ended without a word"
-            raise HostUnsupported(f"slirp, the process of the networks, does not start: {reason}", hint=_hint(run_dir))
+            reason = said.decode("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("slirp: ")
+            raise HostUnsupported(
+                f"slirp, the process of the networks, does not start: {reason or 'it says nothing'}",
+                hint=_hint(run_dir),
+            )
     finally:
         for fd in (log_fd, ready_fd, write_fd):
             if fd >= 0:

@@ -94,7 +94,7 @@ def test_networks_are_found_by_name_by_id_and_by_what_an_id_begins_with(networks
     with pytest.raises(Conflict, match=r"network ab is ambiguous \(2 matches found based on ID prefix\)"):
         networks.find("ab")
     for missing in ("nosuch", "ee", "f" * 65, ""):
-        with pytest.raises(NotFound, match=f"^network {missing} not found$"):
+        with pytest.raises(NotFound, match=rf"^network {missing} not found$"):
             networks.find(missing)
 
 
