@@ -54,11 +54,13 @@ class Batch:
 
     __slots__ = (
         *("_buffer", "_controls", "_groups", "_groups_at", "_headers", "_headers_at", "_lengths", "_receive_vectors"),
-        *("_send_headers", "_send_headers_at", "_send_vectors", "_vector_lengths", "_vectors_at", "unsegmented"),
+        *("_room", "_send_headers", "_send_headers_at", "_send_vectors", "_vector_lengths", "_vectors_at"),
+        "unsegmented",
     )
 
     def __init__(self) -> None:
         self._buffer = mmap.mmap(-1, SLOTS * SLOT)  # only the pages that datagrams have touched are there
+        self._room = memoryview(self._buffer)[:SLOT]
         base = syscalls.address(self._buffer)
         self._receive_vectors = bytearray(_IOVEC.size * SLOTS)
         self._send_vectors = bytearray(_IOVEC.size * SLOTS)
@@ -90,11 +92,31 @@ class Batch:
             return Relayed(0, 0, False, _telling(error), 0)
         self._vector_lengths[:count] = self._lengths[:count]
         lengths = self._lengths[:count].tolist()
+        sent, failure = 0, 0
+        for _ in range(2):  # an error may be that of an earlier datagram, told by ICMP: nothing has been sent then
+            try:
+                sent = self._send(destination, lengths)
+                break
+            except OSError as error:
+                failure = _telling(error)
+                if not failure:
+                    break
+        return Relayed(sent, sum(lengths[:sent]), count == SLOTS, 0, failure)
+
+    def relay_one(self, source: socket.socket, destination: socket.socket) -> Relayed:
+        """The same of a single datagram, in half the time: for flows that ask, and wait for the answer."""
         try:
-            sent = self._send(destination, lengths)
+            size = source.recv_into(self._room)
         except OSError as error:
-            return Relayed(0, 0, count == SLOTS, 0, _telling(error))
-        return Relayed(sent, sum(lengths[:sent]), count == SLOTS, 0, 0)
+            return Relayed(0, 0, False, _telling(error), 0)
+        failure = 0
+        for _ in range(2):
+            try:
+                destination.send(self._room[:size])
+                return Relayed(1, size, False, 0, failure)
+            except OSError as error:
+                failure = _telling(error)
+        return Relayed(0, 0, False, 0, failure)
 
     def forget(self, descriptor: int) -> None:
         """*descriptor* is about to be closed."""
@@ -106,8 +128,9 @@ class Batch:
 
     def close(self) -> None:
         """Give the memory back."""
-        self._lengths.release()
-        self._vector_lengths.release()
+        for view in (self._room, self._lengths, self._vector_lengths):
+            view.release()
+        self._buffer.close()
 
     def _send(self, destination: int, lengths: list[int]) -> int:
         count = len(lengths)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from slirp.udp_flow import Key
 
 BATCHES = 4  # of one flow, before others have their turn
+SINGLES = 16  # datagrams one by one, where a batch has turned out to be a single one
 DATAGRAMS = 64  # of one flow on the user path, likewise
 LARGEST_KEPT = 2048  # bytes of a first datagram that is kept for the second address of the host's loopback
 SWEEP = 5.0  # seconds between two looks for flows that are over
@@ -248,7 +249,12 @@ class Udp:
         for _ in range(BATCHES):
             if flow.inner is None:
                 return
-            done = self._batch.relay(flow.inner.fileno(), flow.host.fileno())
+            if flow.singly_out:
+                flow.singly_out -= 1
+                done = self._batch.relay_one(flow.inner, flow.host)
+            else:
+                done = self._batch.relay(flow.inner.fileno(), flow.host.fileno())
+                flow.singly_out = SINGLES if done.datagrams < 2 else 0
             flow.sent += done.size
             if not self._again(flow, done, done.send_error):
                 return
@@ -258,7 +264,12 @@ class Udp:
             self._from_host_by_tun(flow)
             return
         for _ in range(BATCHES):
-            done = self._batch.relay(flow.host.fileno(), flow.inner.fileno())
+            if flow.singly_in:
+                flow.singly_in -= 1
+                done = self._batch.relay_one(flow.host, flow.inner)
+            else:
+                done = self._batch.relay(flow.host.fileno(), flow.inner.fileno())
+                flow.singly_in = SINGLES if done.datagrams < 2 else 0
             flow.received += done.size
             if not self._again(flow, done, done.receive_error):
                 return

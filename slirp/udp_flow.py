@@ -33,7 +33,7 @@ class Flow:
 
     __slots__ = (
         *("container", "ended", "first", "handle", "heard", "host", "inner", "key", "last", "loopback", "received"),
-        *("sent", "spoken", "started", "to"),
+        *("sent", "singly_in", "singly_out", "spoken", "started", "to"),
     )
 
     def __init__(self, key: "Key", container: str, host: socket.socket, to: tuple[bytes, int], now: float) -> None:
@@ -48,6 +48,7 @@ class Flow:
         self.first = b""  # what ::1 is asked where 127.0.0.1 refuses
         self.started = self.last = now
         self.spoken = 0  # datagrams from the container that came by the tun
+        self.singly_in = self.singly_out = 0  # how often to relay one datagram only, before looking for more
         self.heard = 0  # datagrams to the container that went by the tun
         self.sent = 0
         self.received = 0
