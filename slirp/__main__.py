@@ -26,6 +26,8 @@ def main() -> int:
         return _run(asked)
     except SlirpError as error:
         return _failed(f"{error}; {error.hint}" if error.hint else str(error))
+    except ImportError as error:
+        return _failed(str(error))
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
 
@@ -76,7 +78,7 @@ def _be_spare(ours: socket.socket, theirs: socket.socket, asked: options.Options
 
 def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
     # Not before the fork: the spare needs none of it.
-    from slirp import control, supervision
+    from slirp import control, pyroute2_parts, supervision
     from slirp.log import Log
 
     for fd in (asked.ready_fd, asked.exit_fd):
@@ -84,6 +86,7 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
             os.set_inheritable(fd, False)
     server = control.Server(asked.socket)
     ordered = supervision.order(spare_channel)
+    pyroute2_parts.prepare()
     from slirp import hub  # loads pyroute2, while STACK loads what it needs
 
     return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
