@@ -53,6 +53,7 @@ from slirp.rules import (
 from slirp.transparent import dns_sockets, listener
 
 _FIRST_PORT = 10
+_LINK_LOCAL = "fe80::1/64"  # of the bridge: where a packet is not from itself, the kernel asks for neighbours with this
 _BRIDGE_MAC = "02:42:00:00:00:01"  # the same on each network: they never meet
 _QUEUE = 4096  # packets that wait for the stack; what their senders' sockets may hold bounds the memory
 
@@ -62,7 +63,7 @@ _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 1, 2, 4
 _VNET_HEADER = 10
 
-# By name below /proc/sys/net. The bridge has no address fe80::… (addr_gen_mode, _configure): nobody needs it.
+# By name below /proc/sys/net.
 _SYSCTLS = {
     "ipv4/ip_forward": "1",
     "ipv4/ip_unprivileged_port_start": "0",  # the stack, without capabilities, binds sockets to the servers' ports
@@ -195,12 +196,13 @@ class NetworkLinks:
 
     def _links_and_routes(self) -> list[Request]:
         gateways = self._gateways()
+        addresses = [*gateways, _LINK_LOCAL] if self.plan.gateway6 else gateways
         families = [family_of(gateway) for gateway in gateways]
         return [
             set_up(LO),
             set_up(BRIDGE),
             set_up(TUN, mtu=self.plan.mtu, queue=_QUEUE),
-            *(add_address(BRIDGE, gateway) for gateway in gateways),
+            *(add_address(BRIDGE, address) for address in addresses),
             *(add_default_route(TUN, family) for family in families),
             *(mark_routing(families) if self.support.tproxy else ()),
         ]

@@ -154,6 +154,8 @@ def _messages(data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
+        if length < _HEADER.size:
+            return
         yield kind, flags, sequence, data[offset : offset + length]
         offset += (length + 3) & ~3
 
