@@ -10,11 +10,9 @@ import functools
 import os
 import select
 import socket
-import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import pytest
@@ -22,7 +20,7 @@ import pytest
 from slirp.icmp import Icmp
 from slirp.links import Interface, NetworkLinks, Plan
 from slirp.loop import Loop
-from slirp.model import Model, unpacked
+from slirp.model import Model
 from slirp.namespaces import new_network, run_in
 from slirp.netlink import NETLINK_ROUTE, Netlink
 from slirp.outward import Outward
@@ -42,6 +40,7 @@ T = TypeVar("T")
 CLONE_NEWUSER = 0x10000000
 CONTAINER4, CONTAINER6 = "172.30.0.2", "fd00:30::2"
 GATEWAY4, GATEWAY6 = "172.30.0.1", "fd00:30::1"
+SUBNET4, SUBNET6 = "172.30.0.0/24", "fd00:30::/64"
 WORLD4, WORLD6 = "203.0.113.9", "2001:db8::9"  # a server out there
 CLIENT4, CLIENT6 = "203.0.113.77", "2001:db8::77"  # and somebody who calls
 PATIENCE = 10.0
@@ -100,7 +99,15 @@ def _enter() -> None:
 class Rig:
     """See above. *kernel* False plays a machine without tproxy."""
 
-    def __init__(self, *, kernel: bool = True, mtu: int = 65520, **told: object) -> None:
+    def __init__(
+        self,
+        *,
+        kernel: bool = True,
+        mtu: int = 65520,
+        internal: bool = False,
+        egress: list[str] | None = None,
+        host_loopback: bool = False,
+    ) -> None:
         support = probe()
         if not support.filters:
             pytest.skip(f"no nftables: {support.reason}")
@@ -117,20 +124,12 @@ class Rig:
         self.log: list[str] = []
         self.loop = Loop(report=self.log.append)
         self.model = Model()
-        self.network = self.model.add_network(
-            {
-                **{"id": "n" * 64, "name": "lan", "gateway4": GATEWAY4, "gateway6": GATEWAY6, "mtu": mtu},
-                **{"subnet4": "172.30.0.0/24", "subnet6": "fd00:30::/64", "kernel": kernel},
-                **{key: value for key, value in told.items() if key in ("internal",)},
-            }
-        )
-        self.model.set_container(
-            {
-                **{"id": "c" * 64, "name": "web"},
-                "endpoints": [{"network": "n" * 64, "ipv4": CONTAINER4, "ipv6": CONTAINER6, "default": True}],
-                **{key: value for key, value in told.items() if key in ("egress", "host_loopback")},
-            }
-        )
+        network = {"id": "n" * 64, "name": "lan", "mtu": mtu, "kernel": kernel, "internal": internal}
+        gateways = {"gateway4": GATEWAY4, "gateway6": GATEWAY6, "subnet4": SUBNET4, "subnet6": SUBNET6}
+        self.network = self.model.add_network({**network, **gateways})
+        place = {"network": "n" * 64, "ipv4": CONTAINER4, "ipv6": CONTAINER6, "default": not internal}
+        container = {"id": "c" * 64, "name": "web", "egress": egress, "host_loopback": host_loopback}
+        self.model.set_container({**container, "endpoints": [place]})
         self.tun = self.network.tun = Tun(self.links.fds["tun"], mtu)
         self.stock = Stock(self.loop, self._order)
         outward = Outward(self.model, self.loop, self.log.append)
@@ -182,9 +181,10 @@ class Rig:
                 continue
             self.packets += 1
             whole = self.reassembly.add(endpoint, packet, self.loop.now())
-            handler = {17: self.udp, 1: self.icmp, 58: self.icmp}.get(packet.protocol)
-            if whole is not None and handler is not None:
-                handler.packet(self.network, endpoint, whole, header)
+            if whole is not None and whole.protocol == 17:
+                self.udp.packet(self.network, endpoint, whole, header)
+            elif whole is not None and whole.protocol in (1, 58):
+                self.icmp.packet(self.network, endpoint, whole, header)
 
 
 def udp_socket(address: str, port: int = 0) -> socket.socket:
@@ -198,15 +198,3 @@ def udp_socket(address: str, port: int = 0) -> socket.socket:
 def readable(one: socket.socket) -> bool:
     """Whether there is something to read, or an error."""
     return bool(select.select([one], [], [], 0)[0])
-
-
-@contextmanager
-def silence() -> Iterator[None]:
-    """Nothing on stderr, for what a child prints there."""
-    saved = sys.stderr
-    with open(os.devnull, "w") as sys.stderr:
-        yield
-    sys.stderr = saved
-
-
-__all__ = ["Rig", "alone", "readable", "udp_socket", "unpacked"]
