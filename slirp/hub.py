@@ -15,14 +15,14 @@ import sys
 
 from slirp import control, requests, sandbox
 from slirp.containers import Containers
-from slirp.errors import Conflict, HostUnsupported, InvalidInput, SlirpError
+from slirp.errors import Conflict, InvalidInput, SlirpError
+from slirp.kernel import Kernel
 from slirp.log import Log
 from slirp.loop import Loop
 from slirp.networks import Networks, told_why
 from slirp.options import Options
 from slirp.ports import Ports
 from slirp.resolvers import Resolvers
-from slirp.rules import Support, probe
 from slirp.supervision import Stack
 from slirp.transparent import KINDS, make_sockets
 
@@ -48,14 +48,14 @@ class Hub:
         """Raises SlirpError where the machine lacks what is asked for."""
         self._options, self._log, self._server = options, log, server
         self._loop = Loop(log.write)
-        self._support = _support(options.path)
+        self._kernel = Kernel(options.path)
         self._ready_fd = options.ready_fd
         self._status = 0
         self._resolvers = Resolvers()
         self._looked = 0.0
         self._linger = self._loop.later(max(options.linger, _FIRST_LINGER), self._expired)
         self._stack = Stack(self._loop, log, spare, hear=self._hear, tell_all=self._tell_all, give_up=self._give_up)
-        self._networks = Networks(self._loop, self._support, options.linger, self._stack.tell)
+        self._networks = Networks(self._loop, self._kernel, options.linger, self._stack.tell)
         self._ports = Ports()
         self._containers = Containers(self._networks, self._ports, self._stack, log.write, self._changed)
         self._operations = {
@@ -135,11 +135,12 @@ class Hub:
             self._containers.detach(attachment)
 
     def _hello(self, connection: "Connection", told: "Told", fds: list[int]) -> None:
+        support = self._kernel.support()
         connection.answer(
             version=VERSION,
             pid=os.getpid(),
-            tcp="kernel" if self._support.tproxy else "user",
-            reason=self._support.reason,
+            tcp="kernel" if support.tproxy else "user",
+            reason=support.reason,
             ipv6=_has_ipv6(),
             ping=_may_ping(),
             networks=len(self._networks),
@@ -270,16 +271,6 @@ def serve(
     if missing:
         log.write(missing)
     return hub.run(*ordered)
-
-
-def _support(path: str) -> Support:
-    """What the kernel can do, and may."""
-    support = probe()
-    if path == "user":
-        return support._replace(tproxy=False, reason="asked for by --path user")
-    if path == "kernel" and not support.tproxy:
-        raise HostUnsupported(f"this kernel cannot hand connections over (tproxy): {support.reason}")
-    return support
 
 
 def _has_ipv6() -> bool:

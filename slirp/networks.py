@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from slirp.attachment import Endpoint
+    from slirp.kernel import Kernel
     from slirp.loop import Loop, Timer
-    from slirp.rules import Support
 
 
 class Network:
@@ -24,7 +24,7 @@ class Network:
 
     __slots__ = ("asked", "endpoints", "links", "pool4", "pool6", "timer")
 
-    def __init__(self, asked: requests.Network, support: "Support") -> None:
+    def __init__(self, asked: requests.Network, kernel: "Kernel") -> None:
         """Make it. Raises InvalidInput, HostUnsupported."""
         self.asked = asked
         self.pool4 = _pool(asked, asked.ipv4, 4)
@@ -33,12 +33,12 @@ class Network:
             raise InvalidInput(f"network {asked.name} has no subnet")
         self.endpoints: set[Endpoint] = set()
         self.timer: Timer | None = None
-        self.links = self._make(support)
+        self.links = self._make(kernel)
 
-    def _make(self, support: "Support") -> NetworkLinks:
+    def _make(self, kernel: "Kernel") -> NetworkLinks:
         gateway4, gateway6 = (f"{pool.gateway}/{pool.prefix}" if pool else "" for pool in (self.pool4, self.pool6))
         try:
-            return NetworkLinks(Plan(gateway4, gateway6, self.asked.mtu, self.asked.icc), support)
+            return kernel.links(Plan(gateway4, gateway6, self.asked.mtu, self.asked.icc))
         except OSError as error:
             raise HostUnsupported(f"cannot make network {self.asked.name}: {told_why(error)}") from error
 
@@ -86,17 +86,17 @@ class Network:
 class Networks:
     """All of them, by id."""
 
-    __slots__ = ("_by_id", "_linger", "_loop", "_support", "_tell")
+    __slots__ = ("_by_id", "_kernel", "_linger", "_loop", "_tell")
 
     def __init__(
         self,
         loop: "Loop",
-        support: "Support",
+        kernel: "Kernel",
         linger: float,
         tell: "Callable[[dict[str, Any], list[int]], None]",
     ) -> None:
         """*tell* passes on to STACK what happens to them."""
-        self._loop, self._support, self._linger, self._tell = loop, support, linger, tell
+        self._loop, self._kernel, self._linger, self._tell = loop, kernel, linger, tell
         self._by_id: dict[str, Network] = {}
 
     def __len__(self) -> int:
@@ -119,7 +119,7 @@ class Networks:
             self._remove(known)
             known = None
         if known is None:
-            known = self._by_id[asked.id] = Network(asked, self._support)
+            known = self._by_id[asked.id] = Network(asked, self._kernel)
             self.tell(known)
         elif known.asked != asked:
             self._change(known, asked)
