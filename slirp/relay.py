@@ -8,7 +8,7 @@ kernel counts all pipes of the user together (pipe-user-pages-soft, pipe(7)). Wh
 sinks do not read, bytes are peeked at, sent, and only those that were taken are consumed: slower, but nothing is held.
 
 What one end does, the other sees: the end of a stream is shut down on the far side once the last byte has passed, and a
-reset becomes a reset. Urgent data stays in line.
+reset becomes a reset. Urgent data stays in line; splice(2) does not get past it, so from there on bytes are copied.
 """
 
 import errno
@@ -23,7 +23,7 @@ TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
     from slirp.loop import Loop
 
-EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 PAGE = 4096
 SMALL, LARGE = 16, 256  # slots of a pipe, each of which takes a fragment of 4 to 32 KiB from TCP
 LARGE_FROM = 8 << 20  # bytes after which a direction gets a large pipe
@@ -110,7 +110,7 @@ def available_pages(default: int = 16384) -> int:
 class Direction:
     """One way through a relay."""
 
-    __slots__ = ("held", "moved", "over", "pipe", "readable", "shut", "sink", "source", "writable")
+    __slots__ = ("copied", "held", "moved", "over", "pipe", "readable", "shut", "sink", "source", "writable")
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source.fileno()
@@ -122,6 +122,7 @@ class Direction:
         self.writable = True
         self.over = False  # the source has said its last
         self.shut = False  # and the sink knows
+        self.copied = False  # there has been urgent data
 
 
 class Relay:
@@ -185,6 +186,8 @@ class Relay:
     def _event(self, events: int, reads: Direction, writes: Direction, sock: socket.socket) -> None:
         if events & ~select.EPOLLOUT:
             reads.readable = True
+            if events & select.EPOLLPRI:
+                reads.copied = True
         if events & ~select.EPOLLIN:
             writes.writable = True
         if events & select.EPOLLERR and reads.over and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
@@ -218,7 +221,8 @@ class Relay:
         if not way.held and (not way.readable or way.over):
             return False
         if way.pipe is None:
-            way.pipe = self._pipes.take(way.moved > LARGE_FROM)
+            if not way.copied:
+                way.pipe = self._pipes.take(way.moved > LARGE_FROM)
             if way.pipe is None:
                 return self._copy(way)
         more = self._splice(way, way.pipe)
@@ -241,8 +245,9 @@ class Relay:
                     way.readable = False
                     return False
                 if not way.held:
-                    way.over = True
-                    return False
+                    way.copied = self._urgent(way)
+                    way.over = not way.copied
+                    return way.copied
             if not way.writable:
                 return False
             try:
@@ -278,6 +283,11 @@ class Relay:
             source.recv_into(room, taken)
             way.moved += taken
         return True
+
+    def _urgent(self, way: Direction) -> bool:
+        """Whether there is no end, but urgent data in front of splice(2), which gives 0 for both."""
+        source = self.inner if way is self._out else self.outer
+        return len(source.recv(1, socket.MSG_PEEK)) > 0
 
     def _shut(self, way: Direction) -> None:
         way.shut = True
