@@ -160,7 +160,8 @@ def run_of(lengths: list[int]) -> int:
     """How many of a batch's datagrams can travel as one; 0 if they are not of one size (but the last, if shorter)."""
     size, count = lengths[0], len(lengths)
     run = min(SEGMENTS, LARGEST_RUN // size) if size else 0
-    if count < 2 or run < 2 or not 0 < lengths[-1] <= size or lengths.count(size) < count - 1:
+    last = lengths[-1]
+    if count < 2 or run < 2 or not 0 < last <= size or lengths.count(size) < count - (last < size):
         return 0
     return run
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 LARGEST_NAME = 253
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
-_NUMERIC = re.compile(r"[0-9./]+\Z")
+_NUMERIC = re.compile(r"[0-9.]+\Z")
 _ANY_PORT = (0, 65535)
 
 
@@ -92,7 +92,7 @@ def parse_rule(text: str) -> Rule:
     host, ports = _split(text)
     if host == "*":
         return Rule(None, "", False, ports)
-    if ":" in host or _NUMERIC.match(host):
+    if ":" in host or "/" in host or _NUMERIC.match(host):
         return Rule(parse_block(host, text), "", False, ports)
     below = host.startswith("*.")
     return Rule(None, _name(host[2:] if below else host, text), below, ports)

@@ -8,7 +8,7 @@ from slirp.wire import vnet
 
 
 def test_nothing_to_do_is_ten_zeros() -> None:
-    assert vnet.NONE == bytes(10)
+    assert bytes(10) == vnet.NONE
     assert vnet.parse(vnet.NONE) == vnet.Vnet(0, vnet.GSO_NONE, 0, 0, 0, 0)
 
 
