@@ -122,8 +122,8 @@ def test_what_cannot_be_sent_is_dropped(pipe: Pipe) -> None:
 
 
 def test_path_without_segmentation_takes_them_one_by_one(pipe: Pipe) -> None:
-    # A segment above the path's MTU is refused with EINVAL. No datagram is above that of loopback, so SO_NO_CHECK has to
-    # stand for it: the kernel does not cut without a checksum, and says EINVAL as well.
+    # A segment above the path's MTU is refused with EINVAL. No datagram is above that of loopback, so SO_NO_CHECK
+    # stands for it: the kernel does not cut without a checksum, and says EINVAL as well.
     pipe.destination.setsockopt(socket.SOL_SOCKET, 11, 1)
     sent = pipe.send([1400] * 5)
     done = pipe.batch.relay(pipe.source.fileno(), pipe.destination.fileno())
