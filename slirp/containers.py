@@ -124,7 +124,7 @@ class Containers:
         attachment.published.clear()
         self._stack.tell({"do": "container-gone", "id": attachment.id})
         for endpoint in attachment.endpoints:
-            self._disconnect(endpoint)
+            self._disconnect(endpoint, wait=False)
         attachment.unplug()
 
     def _connect(self, attachment: Attachment, endpoint: Endpoint) -> None:
@@ -135,12 +135,12 @@ class Containers:
             message = f"cannot connect container {attachment.name} to network {network}: {told_why(error)}"
             raise HostUnsupported(message) from error
 
-    def _disconnect(self, endpoint: Endpoint) -> None:
+    def _disconnect(self, endpoint: Endpoint, *, wait: bool = True) -> None:
         port, endpoint.port = endpoint.port, None
         if port is None:
             return
         try:
-            endpoint.network.links.detach(port)
+            endpoint.network.links.detach(port, wait=wait)
         except OSError as error:  # it cannot be helped: the rest has to go all the same
             self._log(f"network {endpoint.network.asked.name}: {told_why(error)}")
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_interface
 from typing import NamedTuple
 
-from slirp.namespaces import new_network, run_in, write_sysctls
+from slirp.namespaces import new_network, run_in, start_in, write_sysctls
 from slirp.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink, Request
 from slirp.rtnetlink import (
     add_address,
@@ -158,14 +158,23 @@ class NetworkLinks:
             raise
         return port
 
-    def detach(self, port: int) -> None:
-        """Remove a container's interface; that it went with the container is no failure."""
+    def detach(self, port: int, *, wait: bool = True) -> None:
+        """Remove a container's interface; that it went with the container is no failure.
+
+        The kernel takes some 10 to 40 ms for it, unless it is gone. Without *wait* that is a thread's matter, and what
+        the rules let through is over at once.
+        """
         owner = self._owners.pop(port, None)
         if owner is None:
             return
-        self._routes().run([remove_link(port)])
-        if self._netfilter:
-            self._netfilter.transaction(remove_owner(owner))
+        try:
+            if self._netfilter:
+                self._netfilter.transaction(remove_owner(owner))
+        finally:
+            if wait:
+                self._routes().run([remove_link(port)])
+            else:
+                start_in(self.netns_fd, lambda: _run_here([remove_link(port)]))
 
     def statistics(self) -> dict[int, dict[str, int]]:
         """Counters of each port (rx_bytes, rx_packets, rx_dropped, tx_bytes …), as the container sees them."""
@@ -241,11 +250,7 @@ def route_through(netns_fd: int, interface: Interface) -> None:
 
     def route() -> None:
         index = socket.if_nametoindex(interface.name)
-        netlink = Netlink(NETLINK_ROUTE)
-        try:
-            netlink.run(_default_routes(index, interface))
-        finally:
-            netlink.close()
+        _run_here(_default_routes(index, interface))
 
     run_in(netns_fd, route)
 
@@ -269,13 +274,18 @@ def _furnish(netns_fd: int, interface: Interface) -> None:
         requests.append(set_up(index))
         if interface.default:
             requests += _default_routes(index, interface)
-        netlink = Netlink(NETLINK_ROUTE)
-        try:
-            netlink.run(requests)
-        finally:
-            netlink.close()
+        _run_here(requests)
 
     run_in(netns_fd, furnish)
+
+
+def _run_here(requests: list[Request]) -> None:
+    """Requests in the namespace of this thread."""
+    netlink = Netlink(NETLINK_ROUTE)
+    try:
+        netlink.run(requests)
+    finally:
+        netlink.close()
 
 
 def _default_routes(index: int, interface: Interface) -> list[Request]:

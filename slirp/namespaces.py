@@ -30,6 +30,23 @@ def run_in(netns_fd: int, function: "Callable[[], T]") -> "T":
     return _in_a_thread(enter_and_run)
 
 
+def start_in(netns_fd: int, function: "Callable[[], object]") -> None:
+    """Have *function* done in the network namespace of *netns_fd*, without waiting for it.
+
+    What it raises ends on standard error, with its traceback.
+    """
+    copy = os.dup(netns_fd)
+
+    def enter_and_run() -> None:
+        try:
+            setns(copy, CLONE_NEWNET)
+            function()
+        finally:
+            os.close(copy)
+
+    threading.Thread(target=enter_and_run, name="namespace").start()
+
+
 def new_network() -> int:
     """A descriptor of a fresh network namespace, whose loopback device is down as the kernel makes it."""
     return _in_a_thread(_unshare_and_open)

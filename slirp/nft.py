@@ -2,6 +2,8 @@
 
 A rule is a list of expressions that the kernel runs one after the other on registers: load something into one, compare
 it or look it up in a set, and where nothing has said no, give a verdict. `nft --debug=netlink` shows the same language.
+
+pyroute2 changes the lists that it encodes, so an expression is made for one rule and not used again.
 """
 
 import struct
@@ -171,8 +173,12 @@ def to_listener(family: int, address: bytes, port: int) -> Rule:
     ]
 
 
-def verdict(code: int) -> Expression:
-    return _verdict([("NFTA_VERDICT_CODE", code)])
+def accept() -> Expression:
+    return _verdict([("NFTA_VERDICT_CODE", ACCEPT)])
+
+
+def drop() -> Expression:
+    return _verdict([("NFTA_VERDICT_CODE", DROP)])
 
 
 def goto(name: str) -> Expression:

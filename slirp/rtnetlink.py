@@ -149,10 +149,10 @@ def add_mark_rule(family: int, mark: int, table: int, priority: int) -> Request:
 
 
 def add_forwarding_entry(index: int, mac: str) -> Request:
-    """Frames to *mac* leave the bridge by this port, for good."""
+    """Frames to *mac* leave the bridge by this port, for good, and no longer by another that may be on its way out."""
     fields = {"family": socket.AF_BRIDGE, "ifindex": index, "state": _NUD_NOARP, "flags": _NTF_MASTER}
     attributes: list[tuple[str, object]] = [("NDA_LLADDR", mac)]
-    return request(f"forwarding entry {mac}", _RTM_NEWNEIGH, ndmsg(), attributes, fields, flags=CREATE)
+    return request(f"forwarding entry {mac}", _RTM_NEWNEIGH, ndmsg(), attributes, fields, flags=REPLACE)
 
 
 def get_statistics() -> Request:

@@ -153,11 +153,11 @@ def _bridge_table() -> list[Request]:
 
 def _ip() -> list[nft.Rule]:
     return [
-        [*_port_and_mac(), nft.payload(nft.NETWORK, 12, 4, word=3), nft.is_not_in("addresses4"), _DROPPED],
-        [*nft.is_protocol(_TCP), _ACCEPTED],
-        [*_from_udp_port(_DHCP_SERVER), _DROPPED],
-        [*_icmp(_ICMP, _ICMP_REDIRECT), _DROPPED],
-        [_ACCEPTED],
+        [*_port_and_mac(), nft.payload(nft.NETWORK, 12, 4, word=3), nft.is_not_in("addresses4"), nft.drop()],
+        [*nft.is_protocol(_TCP), nft.accept()],
+        [*_from_udp_port(_DHCP_SERVER), nft.drop()],
+        [*_icmp(_ICMP, _ICMP_REDIRECT), nft.drop()],
+        [nft.accept()],
     ]
 
 
@@ -165,13 +165,13 @@ def _ip6() -> list[nft.Rule]:
     target = nft.payload(nft.TRANSPORT, 8, 16, word=3)
     advertisement = _icmp(_ICMPV6, _NEIGHBOUR_ADVERTISEMENT)
     return [
-        [*_port_and_mac(), nft.payload(nft.NETWORK, 8, 16, word=3), nft.is_not_in("addresses6"), _DROPPED],
-        [*nft.is_protocol(_TCP), _ACCEPTED],
-        [*_from_udp_port(_DHCP6_SERVER), _DROPPED],
-        [*_icmp(_ICMPV6, _ROUTER_ADVERTISEMENT), _DROPPED],
-        [*_icmp(_ICMPV6, _ICMPV6_REDIRECT), _DROPPED],
-        [*advertisement, *_port_and_mac(), target, nft.is_not_in("addresses6"), _DROPPED],
-        [_ACCEPTED],
+        [*_port_and_mac(), nft.payload(nft.NETWORK, 8, 16, word=3), nft.is_not_in("addresses6"), nft.drop()],
+        [*nft.is_protocol(_TCP), nft.accept()],
+        [*_from_udp_port(_DHCP6_SERVER), nft.drop()],
+        [*_icmp(_ICMPV6, _ROUTER_ADVERTISEMENT), nft.drop()],
+        [*_icmp(_ICMPV6, _ICMPV6_REDIRECT), nft.drop()],
+        [*advertisement, *_port_and_mac(), target, nft.is_not_in("addresses6"), nft.drop()],
+        [nft.accept()],
     ]
 
 
@@ -180,10 +180,10 @@ def _arp() -> list[nft.Rule]:
     sender_mac = nft.payload(nft.NETWORK, 8, 6, word=1)
     sender_address = nft.payload(nft.NETWORK, 14, 4, word=3)
     return [
-        [nft.payload(nft.NETWORK, 0, 6), nft.differs(_ARP_ETHERNET_IP), _DROPPED],
-        [nft.meta(nft.IIF), sender_mac, sender_address, nft.is_not_in("addresses4"), _DROPPED],
-        [*_port_and_mac(), sender_address, nft.is_in("addresses4"), _ACCEPTED],
-        [_DROPPED],
+        [nft.payload(nft.NETWORK, 0, 6), nft.differs(_ARP_ETHERNET_IP), nft.drop()],
+        [nft.meta(nft.IIF), sender_mac, sender_address, nft.is_not_in("addresses4"), nft.drop()],
+        [*_port_and_mac(), sender_address, nft.is_in("addresses4"), nft.accept()],
+        [nft.drop()],
     ]
 
 
@@ -209,7 +209,7 @@ def _inet_table(tproxy: bool) -> list[Request]:
 
 def _prerouting() -> list[nft.Rule]:
     return [
-        [*nft.is_link(nft.IIF, BRIDGE), *nft.is_ours(), *nft.set_mark(MARK), _ACCEPTED],
+        [*nft.is_link(nft.IIF, BRIDGE), *nft.is_ours(), *nft.set_mark(MARK), nft.accept()],
         _hand_over(nft.IPV4, LISTENER4),
         _hand_over(nft.IPV6, LISTENER6),
     ]
@@ -224,21 +224,21 @@ def _hand_over(family: int, address: str) -> nft.Rule:
         nft.equals(bytes((family,))),
         *nft.to_listener(family, packed, LISTENER_PORT),
         *nft.set_mark(MARK),
-        _ACCEPTED,
+        nft.accept(),
     ]
 
 
 def _input() -> list[nft.Rule]:
     no_opening = [*nft.is_protocol(_TCP), *_flags(_SYN_ACK), nft.differs(_SYN)]
     return [
-        [nft.meta(nft.MARK), nft.equals(struct.pack("=I", MARK)), _ACCEPTED],
-        [*nft.is_link(nft.IIF, LO), _ACCEPTED],
-        [nft.meta(nft.IIF), nft.differs(struct.pack("=I", BRIDGE)), _DROPPED],
-        [*no_opening, _ACCEPTED],  # an answer to a connection of ours: to no other does the kernel listen
-        [*nft.is_protocol(_UDP), *_destination_port(_DNS), _ACCEPTED],
-        [*nft.is_protocol(_TCP), *_destination_port(_DNS), _ACCEPTED],
-        [*nft.is_protocol(_ICMP), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmp_in"), _ACCEPTED],
-        [*nft.is_protocol(_ICMPV6), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmpv6_in"), _ACCEPTED],
+        [nft.meta(nft.MARK), nft.equals(struct.pack("=I", MARK)), nft.accept()],
+        [*nft.is_link(nft.IIF, LO), nft.accept()],
+        [nft.meta(nft.IIF), nft.differs(struct.pack("=I", BRIDGE)), nft.drop()],
+        [*no_opening, nft.accept()],  # an answer to a connection of ours: to no other does the kernel listen
+        [*nft.is_protocol(_UDP), *_destination_port(_DNS), nft.accept()],
+        [*nft.is_protocol(_TCP), *_destination_port(_DNS), nft.accept()],
+        [*nft.is_protocol(_ICMP), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmp_in"), nft.accept()],
+        [*nft.is_protocol(_ICMPV6), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmpv6_in"), nft.accept()],
         [*nft.is_protocol(_TCP), nft.reset()],
         [*nft.is_protocol(_UDP), nft.unreachable()],
     ]
@@ -246,8 +246,8 @@ def _input() -> list[nft.Rule]:
 
 def _forward() -> list[nft.Rule]:
     return [
-        [*nft.is_link(nft.IIF, BRIDGE), *nft.is_link(nft.OIF, TUN), _ACCEPTED],
-        [*nft.is_link(nft.IIF, TUN), *nft.is_link(nft.OIF, BRIDGE), _ACCEPTED],
+        [*nft.is_link(nft.IIF, BRIDGE), *nft.is_link(nft.OIF, TUN), nft.accept()],
+        [*nft.is_link(nft.IIF, TUN), *nft.is_link(nft.OIF, BRIDGE), nft.accept()],
     ]
 
 
@@ -274,6 +274,3 @@ def _destination_port(port: bytes) -> nft.Rule:
 
 def _icmp(protocol: int, kind: int) -> nft.Rule:
     return [*nft.is_protocol(protocol), nft.payload(nft.TRANSPORT, 0, 1), nft.equals(bytes((kind,)))]
-
-
-_ACCEPTED, _DROPPED = nft.verdict(nft.ACCEPT), nft.verdict(nft.DROP)

@@ -379,6 +379,20 @@ def test_detaching_takes_the_interface_away_and_does_not_mind_if_it_has_gone() -
     in_namespace(inside)
 
 
+def test_the_same_address_comes_back_while_its_old_interface_is_still_being_removed() -> None:
+    def inside() -> None:
+        with a_network() as network, a_box(network, 2) as old, a_box(network, 3) as other, a_box(None, 2) as fresh:
+            network.detach(old.port, wait=False)
+            network.attach(fresh.netns_fd, fresh.interface())
+            with fresh.listener() as listener, other.open(socket.AF_INET, socket.SOCK_STREAM) as caller:
+                caller.connect(listener.getsockname())
+            wait_until(lambda: old.interfaces() == ["lo"])
+            with fresh.listener() as listener, other.open(socket.AF_INET, socket.SOCK_STREAM) as caller:
+                caller.connect(listener.getsockname())
+
+    in_namespace(inside)
+
+
 def test_closing_a_network_leaves_no_descriptor_and_takes_it_from_its_containers() -> None:
     def inside() -> None:
         probe()
