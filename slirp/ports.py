@@ -32,6 +32,7 @@ class Port(NamedTuple):
     host_ip: str
     host_port: int
     container_port: int
+    host_port_last: int = 0  # asked for a range, up to this one: the first that is free
 
     def means(self, actual: "Port") -> bool:
         """Whether a request for this one is about *actual*."""
@@ -51,7 +52,7 @@ class Binding(NamedTuple):
 
     def told(self) -> "dict[str, Any]":
         """As commands are told."""
-        return self.port._asdict()
+        return {name: value for name, value in self.port._asdict().items() if name != "host_port_last"}
 
 
 def parse(told: "dict[str, Any]") -> Port:
@@ -62,7 +63,10 @@ def parse(told: "dict[str, Any]") -> Port:
         raise InvalidInput(f"cannot publish a port of protocol {protocol!r}: tcp and udp are known")
     if not _is_number(host_port, 0) or not _is_number(container_port, 1):
         raise InvalidInput(f"invalid port: {host_port!r} to {container_port!r}")
-    return Port(protocol, _plain(ip), host_port, int(str(container_port)))
+    last = told.get("host_port_last") or 0
+    if last and not (_is_number(last, 1) and 0 < host_port <= last):
+        raise InvalidInput(f"invalid range of ports: {host_port!r} to {last!r}")
+    return Port(protocol, _plain(ip), host_port, int(str(container_port)), last)
 
 
 def _is_number(value: object, least: int) -> bool:
@@ -98,6 +102,8 @@ class Ports:
 
         Raises Conflict where somebody listens there, HostUnsupported where the number is root's alone, SlirpError.
         """
+        if port.host_port_last:
+            return self._open_first(port)
         if port.host_ip:
             return [self._keep(*self._listen(port))]
         if port.host_port:
@@ -108,6 +114,17 @@ class Ports:
             except Conflict:
                 continue  # free in one family and taken in the other: the kernel knows more
         raise SlirpError(f"no free port for {port.container_port}/{port.protocol} in both families")
+
+    def _open_first(self, port: Port) -> list[Binding]:
+        for number in range(port.host_port, port.host_port_last + 1):
+            try:
+                return self.open(port._replace(host_port=number, host_port_last=0))
+            except Conflict:
+                continue
+        raise Conflict(
+            f"Bind for {_where(port)}-{port.host_port_last} failed: all ports are allocated",
+            hint="another range may have one that is free",
+        )
 
     def _open_both(self, port: Port) -> list[Binding]:
         actual, first = self._listen(port._replace(host_ip="0.0.0.0"))

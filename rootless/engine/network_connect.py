@@ -154,7 +154,9 @@ def change(engine: Engine, record: Record, op: str, **fields: object) -> Record:
 
 
 def _nameservers(endpoints: list[Record]) -> list[str]:
-    """Who answers questions for names on these networks: the gateways, that of the default route first."""
+    """Who answers questions for names: a gateway of each network, that of the default route first (as `attach` tells).
+
+    Three at most, resolv.conf(5).
+    """
     ordered = sorted(endpoints, key=lambda endpoint: not endpoint["default"])
-    found = [endpoint[family] for family in ("gateway4", "gateway6") for endpoint in ordered if endpoint[family]]
-    return found[:3]  # resolv.conf(5): MAXNS
+    return [endpoint["gateway4"] or endpoint["gateway6"] for endpoint in ordered][:3]

@@ -12,7 +12,7 @@ from rootless.engine.context import Engine
 from rootless.engine.network_connect import change
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, InvalidInput, NotFound
-from rootless.network.ports import Port, from_record, join, port_map
+from rootless.network.ports import Port, from_record, join, places, port_map
 from rootless.store.containers import LIVE, Record
 
 _ANY = ("", "0.0.0.0", "::")  # "all addresses", as asked and as answered
@@ -31,7 +31,7 @@ def bindings(engine: Engine, name: str, private: str) -> list[str]:
     if not bound:
         shown = private.removesuffix("/tcp")
         raise NotFound(f"Error: No public port '{shown}' published for {name}")
-    return [join(binding["HostIp"], binding["HostPort"]) for binding in bound]
+    return places(bound)
 
 
 def add_ports(engine: Engine, name: str, ports: Sequence[Port]) -> dict[str, Any]:

@@ -222,8 +222,13 @@ def port_map(published: Iterable[Mapping[str, Any]], exposed: Iterable[str] = ()
 
 def lines(document: Mapping[str, Any]) -> list[str]:
     """What `port` prints of a PortMap: "80/tcp -> 0.0.0.0:8080"."""
-    found = [f"{name} -> {join(b['HostIp'], b['HostPort'])}" for name, bound in document.items() for b in bound or ()]
+    found = [f"{name} -> {place}" for name, bound in document.items() for place in places(bound)]
     return sorted(found, key=_natural)
+
+
+def places(bound: Iterable[Mapping[str, str]] | None) -> list[str]:
+    """What `port` prints of one port of a PortMap: "0.0.0.0:8080"."""
+    return sorted((join(binding["HostIp"], binding["HostPort"]) for binding in bound or ()), key=_natural)
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:

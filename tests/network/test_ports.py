@@ -15,6 +15,7 @@ from rootless.network.ports import (
     parse_expose,
     parse_private,
     parse_publish,
+    places,
     port_map,
     shown,
 )
@@ -197,6 +198,8 @@ def test_documents_show_what_was_asked() -> None:
 
 def test_port_lists_by_the_numbers() -> None:
     document = port_map(published("0.0.0.0 32770 443/tcp", ":: 9 80/tcp", "0.0.0.0 9 80/tcp"), ["22/tcp"])
+    assert places(document["80/tcp"]) == ["0.0.0.0:9", "[::]:9"]
+    assert places(document["22/tcp"]) == []
     assert lines(document) == ["80/tcp -> 0.0.0.0:9", "80/tcp -> [::]:9", "443/tcp -> 0.0.0.0:32770"]
 
 
