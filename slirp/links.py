@@ -62,26 +62,30 @@ _TUNSETIFF, _TUNSETOFFLOAD, _TUNSETVNETHDRSZ, _TUNSETIFINDEX = 0x400454CA, 0x400
 _IFF_TUN, _IFF_NO_PI, _IFF_VNET_HDR = 0x0001, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6 = 1, 2, 4
 _VNET_HEADER = 10
+_SIOCGIFHWADDR = 0x8927  # <linux/sockios.h>
 
-# By name below /proc/sys/net.
+# By name below /proc/sys/net. What the host has set for links in general, a namespace begins with, whatever it is.
 _SYSCTLS = {
     "ipv4/ip_forward": "1",
     "ipv4/ip_unprivileged_port_start": "0",  # the stack, without capabilities, binds sockets to the servers' ports
-    "ipv4/conf/all/rp_filter": "0",  # what comes back from the tun has its sender behind the bridge
-    "ipv4/conf/default/rp_filter": "0",
-    "ipv4/conf/all/send_redirects": "0",
-    "ipv4/conf/default/send_redirects": "0",
-    "ipv4/conf/all/accept_redirects": "0",
-    "ipv4/conf/default/accept_redirects": "0",
     "ipv6/conf/all/forwarding": "1",
-    "ipv6/conf/default/accept_ra": "0",
-    "ipv6/conf/default/accept_dad": "0",
     "ipv6/conf/default/disable_ipv6": "1",  # for the ports, which have no addresses
     # br_netfilter would send bridged packets through the rules for routed ones.
     "bridge/bridge-nf-call-iptables": "0",
     "bridge/bridge-nf-call-ip6tables": "0",
     "bridge/bridge-nf-call-arptables": "0",
 }
+_IPV4_OFF = (
+    "rp_filter",  # what comes back from the tun has its sender behind the bridge
+    "send_redirects",
+    "accept_redirects",
+    "accept_source_route",
+    "accept_local",
+    "route_localnet",  # or 127.0.0.1, where the listener is, could be addressed
+    "proxy_arp",
+    "arp_filter",
+    "arp_ignore",
+)
 
 
 class Plan(NamedTuple):
@@ -197,11 +201,12 @@ class NetworkLinks:
 
     def _configure(self) -> None:
         write_sysctls(_SYSCTLS)
+        write_sysctls({f"ipv4/conf/{link}/{name}": "0" for link in ("all", "default", "br0") for name in _IPV4_OFF})
         self.fds["tun"] = _open_tun("out", TUN)
         disable = "0" if self.plan.gateway6 else "1"
         for link in ("br0", "out"):
             here = f"ipv6/conf/{link}"
-            write_sysctls({f"{here}/addr_gen_mode": "1", f"{here}/accept_dad": "0", f"{here}/disable_ipv6": disable})
+            write_sysctls({f"{here}/addr_gen_mode": "1", f"{here}/accept_ra": "0", f"{here}/disable_ipv6": disable})
 
     def _links_and_routes(self) -> list[Request]:
         gateways = self._gateways()
@@ -230,14 +235,15 @@ class NetworkLinks:
         self._owners[port] = owner
         if self._netfilter:
             self._netfilter.transaction(add_owner(owner))
-        self._routes().run(
-            [
-                add_veth(port, f"v{port}", BRIDGE, interface.mtu, interface.name, interface.mac, netns_fd),
-                set_port(port, isolated=not self.plan.icc),
-                add_forwarding_entry(port, interface.mac),
-                set_up(port),
-            ]
-        )
+        pair = add_veth(port, f"v{port}", BRIDGE, interface.mtu, interface.name, interface.mac, netns_fd)
+        try:
+            self._routes().run([pair])
+        except FileExistsError:
+            if not run_in(netns_fd, lambda: _remove_predecessor(interface)):
+                raise
+            self._routes().run([pair])
+        isolated = not self.plan.icc
+        self._routes().run([set_port(port, isolated=isolated), add_forwarding_entry(port, interface.mac), set_up(port)])
 
     def _routes(self) -> Netlink:
         if self._route is None:
@@ -277,6 +283,25 @@ def _furnish(netns_fd: int, interface: Interface) -> None:
         _run_here(requests)
 
     run_in(netns_fd, furnish)
+
+
+def _remove_predecessor(interface: Interface) -> bool:
+    """Whether *interface* itself was there, from a hub that has been killed: the kernel takes its time to remove it."""
+    try:
+        index = socket.if_nametoindex(interface.name)
+    except OSError:
+        return True  # it has just gone
+    if _mac_here(interface.name) != interface.mac:
+        return False
+    _run_here([remove_link(index)])
+    return True
+
+
+def _mac_here(name: str) -> str:
+    """The MAC of a link in this thread's namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        answer = fcntl.ioctl(asking, _SIOCGIFHWADDR, struct.pack("16s24x", name.encode()))
+    return answer[18:24].hex(":")
 
 
 def _run_here(requests: list[Request]) -> None:

@@ -208,11 +208,13 @@ def _inet_table(tproxy: bool) -> list[Request]:
 
 
 def _prerouting() -> list[nft.Rule]:
-    return [
+    rules = [
         [*nft.is_link(nft.IIF, BRIDGE), *nft.is_ours(), *nft.set_mark(MARK), nft.accept()],
         _hand_over(nft.IPV4, LISTENER4),
-        _hand_over(nft.IPV6, LISTENER6),
     ]
+    if os.path.exists("/proc/net/if_inet6"):  # the kernel refuses the rule where it has no IPv6
+        rules.append(_hand_over(nft.IPV6, LISTENER6))
+    return rules
 
 
 def _hand_over(family: int, address: str) -> nft.Rule:

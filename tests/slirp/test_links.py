@@ -4,6 +4,7 @@ import errno
 import os
 import socket
 import struct
+import subprocess
 import threading
 import time
 from contextlib import ExitStack
@@ -361,6 +362,33 @@ def test_what_cannot_be_attached_leaves_nothing() -> None:
             return str(failure.value)
 
     assert in_namespace(inside) == "[Errno 17] interface lo: File exists"
+
+
+def test_an_interface_that_a_killed_hub_has_left_is_replaced_and_no_other() -> None:
+    def inside() -> None:
+        with a_network() as killed, a_network() as network, a_box(killed, 2) as box, a_box(network, 3) as other:
+            with pytest.raises(FileExistsError):
+                network.attach(box.netns_fd, box.interface()._replace(mac="02:42:0a:09:00:99"))
+            network.attach(box.netns_fd, box.interface())
+            with box.listener() as listener, other.open(socket.AF_INET, socket.SOCK_STREAM) as caller:
+                caller.connect(listener.getsockname())
+            killed.detach(box.port)
+
+    in_namespace(inside)
+
+
+def test_a_container_may_take_its_interface_down_and_up_and_away() -> None:
+    def inside() -> None:
+        with a_network() as network, a_box(network, 2) as box, a_box(network, 3) as other:
+            for command in ("ip link set eth0 down", "ip link set eth0 up"):
+                run_in(box.netns_fd, lambda command=command: subprocess.run(command.split(), check=True))  # type: ignore[misc]
+            with box.listener() as listener, other.open(socket.AF_INET, socket.SOCK_STREAM) as caller:
+                caller.connect(listener.getsockname())
+            run_in(box.netns_fd, lambda: subprocess.run(["ip", "link", "delete", "eth0"], check=True))
+            assert list(network.statistics()) == [other.port]
+            network.detach(box.port)
+
+    in_namespace(inside)
 
 
 def test_detaching_takes_the_interface_away_and_does_not_mind_if_it_has_gone() -> None:
