@@ -11,6 +11,7 @@ namespaces of users. The threads that enter namespaces for a moment are the only
 On an architecture without a filter the rest of it holds, and the log says so.
 """
 
+import codecs
 import os
 import resource
 import signal
@@ -66,6 +67,8 @@ _HUB_RULES = [
 def confine_stack() -> str:
     """The sandbox of STACK, which has loaded all it needs; what is missing on this machine, or "". Raises OSError."""
     syscalls.prctl(syscalls.PR_SET_NAME, b"slirp-stack")
+    for name in ("ascii", "utf-8", "latin-1"):
+        codecs.lookup(name)  # Python loads them at their first use, from a file
     _limit()
     _empty_root()
     _drop_capabilities(())
