@@ -1,6 +1,7 @@
 """The made-up machine of tests/support/network.py is as its docstring says."""
 
 import errno
+import os
 import socket
 from pathlib import Path
 
@@ -54,11 +55,12 @@ def test_the_machine_reaches_the_world_as_far_as_it_is_reachable(tmp_path: Path)
 def test_the_user_s_networks_are_not_the_machine_s(tmp_path: Path) -> None:
     with Machine(tmp_path) as machine:
         netns = machine.netns()
-        with pytest.raises(OSError, match="unreachable"):
-            machine.open_socket(net=netns).connect((FAR4, 9))
+        with machine.open_socket(net=netns) as sock, pytest.raises(OSError, match="unreachable"):
+            sock.connect((FAR4, 9))
         assert "ext0" in machine.run("ip", "link").stdout
         assert "ext0" not in machine.run("ip", "link", net=netns).stdout
         machine.resolv_conf("nameserver 127.0.0.53\n")
         assert machine.run("cat", "/etc/resolv.conf").stdout == "nameserver 127.0.0.53\n"
         with machine.open_socket(socket.SOCK_DGRAM, bind=("127.0.0.53", 53)):
             pass
+        os.close(netns)

@@ -247,11 +247,16 @@ class Slirp:
             raise AssertionError(f"slirp stays: {self.log()}")
         os.close(self._pidfd)
 
-    def stack_pid(self) -> int:
-        """The process that meets the packets."""
-        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        [pid] = [int(child) for child in children]
-        return pid
+    def stack_pids(self) -> list[int]:
+        """The processes of it that meet the packets (one, but while it is being replaced)."""
+        found = []
+        for comm in Path("/proc").glob("[0-9]*/comm"):
+            try:
+                if comm.read_text() == "slirp-stack\n" and self.pid in _ancestors(int(comm.parent.name)):
+                    found.append(int(comm.parent.name))
+            except OSError:
+                continue  # it has ended meanwhile
+        return found
 
     def client(self) -> "Client":
         """A connection of its own."""
@@ -543,6 +548,13 @@ def answering(sock: socket.socket, answer: Callable[[bytes, Any], bytes | None])
         sock.close()
         os.close(stop)
         os.close(stop_read)
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    while pid > 1:
+        status = Path(f"/proc/{pid}/status").read_text()
+        pid = int(status.partition("PPid:")[2].split()[0])
+        yield pid
 
 
 def _shut(connection: socket.socket) -> None:
