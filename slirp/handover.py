@@ -15,6 +15,7 @@ none, and is answered with a RST, as any host does.
 """
 
 import errno
+import os
 import select
 import socket
 from collections.abc import Callable
@@ -195,6 +196,8 @@ class Handover:
         family = socket.AF_INET if len(flow.address) == 4 else socket.AF_INET6
         try:
             flow.outer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+            if self._services.crowded(flow.outer.fileno()):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             prepare(flow.outer)
             target = (unpacked(flow.address), flow.route.port)
             code = flow.outer.connect_ex(target)
@@ -334,9 +337,13 @@ class Handover:
 
 
 def accept_failed(services: Services, listener: socket.socket, error: OSError, again: Callable[[], None]) -> None:
-    """Where there are no descriptors or no memory left: look away for a moment, since the queue stays readable."""
-    if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-        return  # an error of the connection that was to be accepted (accept(2)): the next call gets the next one
+    """Where there are no descriptors or no memory left, pause; other errors are those of one connection (accept(2))."""
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+        pause(services, listener, again)
+
+
+def pause(services: Services, listener: socket.socket, again: Callable[[], None]) -> None:
+    """Look away from *listener* for a moment, since its queue stays readable."""
     services.loop.unwatch(listener.fileno())
     services.loop.later(_PAUSE, again)
 

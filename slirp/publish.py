@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from slirp.egress import parse_block
-from slirp.handover import MOST_FLOWS, MOST_FLOWS_EACH, accept_failed, spelled
+from slirp.handover import MOST_FLOWS, MOST_FLOWS_EACH, accept_failed, pause, spelled
 from slirp.model import Container, Endpoint, Network, packed, unpacked
 from slirp.outward import forbidden
 from slirp.relay import Pipes, Relay, close, prepare
@@ -192,6 +192,9 @@ class Publisher:
                 return
             outer.setblocking(False)
             self._welcome(publication, outer, peer)
+            if self._services.crowded(outer.fileno()):
+                pause(self._services, publication.listener, lambda: self._listen(publication))
+                return
 
     def _welcome(self, publication: Publication, outer: socket.socket, peer: "tuple[Any, ...]") -> None:
         number = self._numbers.get(publication.container, 0)

@@ -6,6 +6,7 @@ more at once the faster they go. Whoever finds it empty waits for the next deliv
 """
 
 import os
+import resource
 from collections import deque
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 KINDS = ("tcp4", "tcp6", "udp4", "udp6", "plain4", "plain6")
 FEWEST, MOST = 8, 256  # sockets of a network and kind in stock
 MOST_WAITING = 1024  # of those who found it empty
+RESERVED = 4  # one descriptor of so many is kept back
 _ASK_AGAIN = 2.0  # seconds after which an order is taken for lost
 
 
@@ -35,21 +37,25 @@ class Shelf:
 
 
 class Stock:
-    """Descriptors in stock; *order* asks the hub for so many of a network's (by id) and kind."""
+    """Descriptors in stock; *order* asks the hub for so many of a network's (by id) and kind.
 
-    __slots__ = ("_loop", "_order", "_shelves")
+    A process with few descriptors has few in stock: all shelves together must stay within what is RESERVED.
+    """
+
+    __slots__ = ("_loop", "_most", "_order", "_shelves")
 
     def __init__(self, loop: "Loop", order: Callable[[str, str, int], None]) -> None:
         self._loop = loop
         self._order = order
+        self._most = max(FEWEST, min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 64))
         self._shelves: dict[tuple[str, str], Shelf] = {}
 
     def take(self, network_id: str, kind: str) -> int | None:
         """One socket, the caller's from now on; None where there is none, and then one is on its way."""
         shelf = self._shelf(network_id, kind)
         fd = shelf.fds.popleft() if shelf.fds else None
-        if fd is None and shelf.size < MOST:
-            shelf.size *= 2
+        if fd is None:
+            shelf.size = min(shelf.size * 2, self._most)
         self._replenish(network_id, kind, shelf)
         return fd
 
@@ -94,7 +100,8 @@ class Stock:
         now = self._loop.now()
         if shelf.asked and now - shelf.asked_at > _ASK_AGAIN:
             shelf.asked = 0
-        missing = shelf.size + len(shelf.waiting) - len(shelf.fds) - shelf.asked
+        wanted = min(shelf.size + len(shelf.waiting), self._most)
+        missing = wanted - len(shelf.fds) - shelf.asked
         if missing * 2 > shelf.size:
             shelf.asked += missing
             shelf.asked_at = now
@@ -104,7 +111,7 @@ class Stock:
 class Services:
     """One object, handed to every part."""
 
-    __slots__ = ("log", "loop", "model", "outward", "stock")
+    __slots__ = ("_last_fd", "log", "loop", "model", "outward", "stock")
 
     def __init__(
         self, loop: "Loop", model: "Model", outward: "Outward", log: Callable[[str], None], stock: Stock
@@ -114,6 +121,15 @@ class Services:
         self.outward = outward
         self.log = log
         self.stock = stock
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._last_fd = limit - limit // RESERVED
+
+    def crowded(self, fd: int) -> bool:
+        """Whether *fd*, which has just been made, is one of the last descriptors.
+
+        These are for the other half of flows that are there, and for what the hub sends: nothing begins with one.
+        """
+        return fd > self._last_fd
 
     def sockets(self, network: "Network", kind: str) -> int | None:
         """A socket of *network*'s namespace, *kind* as in KINDS: a descriptor that the caller owns, or None by now."""

@@ -164,7 +164,8 @@ class Stack:
                 message, fds = channel.receive(self._hub)
             except BlockingIOError:
                 return
-            except OSError:
+            except (OSError, channel.Malformed) as error:  # what was lost, only a fresh start brings back
+                self.log(f"the hub cannot be heard: {error}")
                 message, fds = None, []
             if message is None:
                 self.loop.stop()

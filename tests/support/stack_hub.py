@@ -9,6 +9,7 @@ happen to be a container's.
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -86,12 +87,12 @@ class Guest:
 
 
 class Hub:
-    """The test's side. *kernel*: whether STACK is to use transparent sockets."""
+    """The test's side. *kernel*: whether STACK is to use transparent sockets; *descriptors*: how many it may have."""
 
-    def __init__(self, *, kernel: bool = True) -> None:
+    def __init__(self, *, kernel: bool = True, descriptors: int = 0) -> None:
         self._channel, theirs = channel.pair()
         self._channel.settimeout(PATIENCE)
-        program = [sys.executable, "-B", "-m", "tests.support.stack_hub", str(theirs.fileno())]
+        program = [sys.executable, "-B", "-m", "tests.support.stack_hub", str(theirs.fileno()), str(descriptors)]
         self._process = subprocess.Popen(
             ["unshare", "--user", "--map-root-user", "--net", "--mount", *program],
             pass_fds=[theirs.fileno()],
@@ -161,9 +162,13 @@ class Hub:
     def call(self, port: int, host: str = "127.0.0.1", source: str = "") -> socket.socket:
         """A TCP connection from the host to a published port."""
         sock = self.new_socket(family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        if source:
-            sock.bind((source, 0))
-        sock.connect((host, port))
+        try:
+            if source:
+                sock.bind((source, 0))
+            sock.connect((host, port))
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def flows(self, container: str | None = None) -> list[dict[str, Any]]:
@@ -188,9 +193,9 @@ class Hub:
 
 
 @contextlib.contextmanager
-def running_hub(*, kernel: bool = True) -> Iterator[Hub]:
+def running_hub(*, kernel: bool = True, descriptors: int = 0) -> Iterator[Hub]:
     """A hub with one network and nothing on it."""
-    hub = Hub(kernel=kernel)
+    hub = Hub(kernel=kernel, descriptors=descriptors)
     try:
         hub.network()
         yield hub
@@ -204,7 +209,7 @@ def running_hub(*, kernel: bool = True) -> Iterator[Hub]:
 class Program:
     """What `Hub` talks to."""
 
-    def __init__(self, test: socket.socket) -> None:
+    def __init__(self, test: socket.socket, descriptors: int) -> None:
         from slirp.loop import Loop
         from slirp.rules import probe
 
@@ -219,7 +224,7 @@ class Program:
         self.answered: list[dict[str, Any]] = []
         self.complete = False
         self.stack, theirs = channel.pair()
-        self.pid = _fork_stack(theirs, (test, self.stack))
+        self.pid = _fork_stack(theirs, (test, self.stack), descriptors)
         self.loop.watch(test.fileno(), select.EPOLLIN, self._asked)
         self.loop.watch(self.stack.fileno(), select.EPOLLIN, self._said)
 
@@ -241,6 +246,8 @@ class Program:
     def _said(self, events: int) -> None:
         from slirp.transparent import make_sockets
 
+        if not select.select([self.stack], [], [], 0)[0]:
+            return  # read already, where flows were asked for
         message, _ = channel.receive(self.stack)
         if message is None:
             self.lines.append("STACK has ended")
@@ -336,6 +343,7 @@ class Program:
         self.answered, self.complete = [], False
         channel.send(self.stack, {"do": "ask", "tag": 1, "what": "flows", "container": request["container"]})
         while not self.complete and not any("ended" in line for line in self.lines):
+            select.select([self.stack], [], [])
             self._said(0)
         return {"flows": self.answered}, []
 
@@ -356,7 +364,7 @@ class Program:
         return {"output": done.stdout + done.stderr}, []
 
 
-def _fork_stack(theirs: socket.socket, others: tuple[socket.socket, ...]) -> int:
+def _fork_stack(theirs: socket.socket, others: tuple[socket.socket, ...], descriptors: int) -> int:
     pid = os.fork()
     if pid:
         theirs.close()
@@ -364,6 +372,8 @@ def _fork_stack(theirs: socket.socket, others: tuple[socket.socket, ...]) -> int
     try:
         for other in others:
             other.close()
+        if descriptors:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
         from slirp import sandbox, stack
 
         sandbox.die_with_parent(os.getppid())
@@ -377,4 +387,4 @@ def _fork_stack(theirs: socket.socket, others: tuple[socket.socket, ...]) -> int
 
 
 if __name__ == "__main__":
-    Program(socket.socket(fileno=int(sys.argv[1]))).loop.run()
+    Program(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])).loop.run()
