@@ -108,6 +108,7 @@ def _info_lines(document: dict[str, Any]) -> list[str]:
         f"  Network: {' '.join(document['Plugins']['Network'])}",
         f"  Log: {' '.join(document['Plugins']['Log'])}",
         f" Default Network: {own['DefaultNetwork']}",
+        *_network_lines(own["Network"]),
         f" Swarm: {document['Swarm']['LocalNodeState']}",
         f" Runtimes: {' '.join(document['Runtimes'])}",
         f" Default Runtime: {document['DefaultRuntime']}",
@@ -133,6 +134,18 @@ def _info_lines(document: dict[str, Any]) -> list[str]:
         f" Experimental: {_bool(document['ExperimentalBuild'])}",
         *_registry_lines(document["RegistryConfig"]),
         f" Live Restore Enabled: {_bool(document['LiveRestoreEnabled'])}",
+    ]
+
+
+def _network_lines(network: dict[str, Any]) -> list[str]:
+    if network["Tcp"] == "none":
+        return [f" Network: none but host and none ({network['Reason']})"]
+    way = "kernel (tproxy)" if network["Tcp"] == "kernel" else f"user-space TCP ({network['Reason']})"
+    return [
+        f" Network: bridge via {way}",
+        f"  IPv6: {_bool(network['IPv6'])}",
+        f"  Ping: {'allowed' if network['Ping'] else 'not allowed'}",
+        f"  Found Out: {'from slirp, process ' + str(network['Pid']) if network['Pid'] else 'by trying'}",
     ]
 
 

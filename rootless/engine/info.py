@@ -15,6 +15,7 @@ import traceback
 from typing import Any, NamedTuple
 
 from rootless import __version__
+from rootless.engine import info_network
 from rootless.engine.configuration import configuration_path, load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.listing import list_containers
@@ -30,7 +31,7 @@ API_VERSION = "1.49"
 MIN_API_VERSION = "1.44"
 
 NO_NAMESPACE = "none"  # the lowest rung, below user_namespace.RANGE and SINGLE
-NETWORKS = ("host", "none")
+NETWORKS = ("bridge", "host", "null")  # the drivers
 _CGROUP2_SUPER_MAGIC = 0x63677270  # <linux/magic.h>
 _LIMITS = ("cpu", "memory", "pids")  # the controllers that --cpus, --memory and --pids-limit need
 _BOOT_WITH_VERSION_2 = "have root boot with systemd.unified_cgroup_hierarchy=1: version 1 cannot be delegated safely"
@@ -49,6 +50,7 @@ class Probe(NamedTuple):
     remedy: str
     overlay_reason: str  # why no overlay can be mounted in the store
     overlay_remedy: str
+    network: dict[str, Any] | None = None  # see info_network.ask; None where nothing could be tried
 
 
 class Cgroups(NamedTuple):
@@ -137,6 +139,7 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
             },
             "CgroupControllers": list(cgroups.delegated),
             "DefaultNetwork": configuration.network,
+            "Network": _network(found),
             "RunDirectory": engine.layout.run,
             "Configuration": configuration_path(),
         },
@@ -152,6 +155,8 @@ def warnings(found: Probe, cgroups: Cgroups) -> list[str]:
         lines.append(f"WARNING: {found.reason}; {found.remedy}")
     if found.overlay_reason and found.rung != NO_NAMESPACE:
         lines.append(f"WARNING: No overlay can be mounted in the store: {found.overlay_reason}; {found.overlay_remedy}")
+    if found.network is not None:
+        lines += info_network.warnings(_network(found))
     missing = [name for name in _LIMITS if name not in cgroups.delegated]
     if missing:
         remedy = _DELEGATE if cgroups.version == "2" else _BOOT_WITH_VERSION_2
@@ -160,6 +165,10 @@ def warnings(found: Probe, cgroups: Cgroups) -> list[str]:
         lines.append("WARNING: No limits on cpu, memory, pids: rootless does not set them yet")
     lines.append("WARNING: No seccomp profile: containers may make every system call that the kernel allows a user")
     return lines
+
+
+def _network(found: Probe) -> dict[str, Any]:
+    return info_network.document(found.network or {"error": found.reason, "hint": found.remedy})
 
 
 def version() -> dict[str, Any]:
@@ -238,7 +247,8 @@ def _try_all(engine: Engine) -> Probe:
     if rung == user_namespace.SINGLE:
         reason = "Only your own id can be mapped: in containers all files belong to one user"
         remedy = user_namespace.why_single()
-    return Probe(rung, ids, reason, remedy, *_try_overlay(engine))
+    network = info_network.ask(engine)  # before the overlay, which takes us into a mount namespace
+    return Probe(rung, ids, reason, remedy, *_try_overlay(engine), network)
 
 
 def _try_overlay(engine: Engine) -> tuple[str, str]:

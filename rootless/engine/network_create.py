@@ -15,7 +15,7 @@ from rootless.store.networks import BRIDGE, BUILT_IN, LARGEST_MTU, Network, Subn
 DRIVER = BRIDGE
 _MTU = "com.docker.network.driver.mtu"
 _ICC = "com.docker.network.bridge.enable_icc"
-_LEAST_MTU = {4: 68, 6: 1280}  # RFC 791, RFC 8200
+_LEAST_MTU = 1280  # IPv6's, RFC 8200; slirp takes no less for IPv4 either
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
 # Of Docker's bridge driver: what speaks of interfaces and rules of the machine, which our networks do not touch.
 _WITHOUT_EFFECT = (
@@ -89,7 +89,7 @@ def _settings(options: NetworkOptions) -> tuple[int, bool]:
     mtu, icc = LARGEST_MTU, True
     for name, text in options.options.items():
         if name == _MTU:
-            mtu = _parse_mtu(text, 6 if options.ipv6 else 4)
+            mtu = _parse_mtu(text)
         elif name == _ICC:
             if text.lower() not in _BOOLEANS:
                 raise InvalidInput(f"invalid value for {name}: {text!r} is neither true nor false")
@@ -99,12 +99,12 @@ def _settings(options: NetworkOptions) -> tuple[int, bool]:
     return mtu, icc
 
 
-def _parse_mtu(text: str, version: int) -> int:
+def _parse_mtu(text: str) -> int:
     mtu = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
     if mtu == 0:
         return LARGEST_MTU
-    if not _LEAST_MTU[version] <= mtu <= LARGEST_MTU:
-        raise InvalidInput(f"invalid MTU {text!r}: {_LEAST_MTU[version]} to {LARGEST_MTU} are possible")
+    if not _LEAST_MTU <= mtu <= LARGEST_MTU:
+        raise InvalidInput(f"invalid MTU {text!r}: {_LEAST_MTU} to {LARGEST_MTU} are possible")
     return mtu
 
 

@@ -42,10 +42,13 @@ def bridge(engine: Engine) -> Network:
             return engine.networks.create(Network(BRIDGE, random_id(), now(), ipv4=free_subnet(engine)))
 
 
-def begin(engine: Engine, op: str, **fields: Any) -> tuple[Connection, dict[str, Any]]:
-    """A connection to slirp, started if it is not there, and the answer to *op*; see `slirp.begin`."""
+def begin(engine: Engine, op: str, *, directory: str = "", **fields: Any) -> tuple[Connection, dict[str, Any]]:
+    """A connection to slirp, started if it is not there, and the answer to *op*; see `slirp.begin`.
+
+    *directory*: to one of its own, which serves nobody else.
+    """
     engine.enter_namespace()
-    return slirp.begin(engine.session, _command(), _seal, op, **fields)
+    return slirp.begin(directory or engine.session, _command(), _seal, op, **fields)
 
 
 def begin_early(engine: Engine) -> None:

@@ -1,14 +1,18 @@
 """What info says of the machine: found by trying, and read from files."""
 
+import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rootless.engine import info as machine
+from rootless.engine import info_network
 from rootless.engine.info import Cgroups, Mounted, Probe
 from rootless.errors import HostUnsupported, RootlessError
+from tests.support.account import Installation
 from tests.support.store import OutsideEngine, Store
 
 WELL = Probe("range", 65537, "", "", "", "")
@@ -154,3 +158,57 @@ def test_version_has_the_keys_that_scripts_read() -> None:
     document = machine.version()
     for side in ("Client", "Server"):
         assert {"Version", "ApiVersion", "Os", "Arch", "GitCommit", "BuildTime"} <= document[side].keys()
+
+
+# --- networks
+
+
+KERNEL = {"tcp": "kernel", "reason": "", "ipv6": True, "ping": True, "pid": 7}
+
+
+@pytest.mark.parametrize(
+    ("told", "document", "warning"),
+    [
+        (KERNEL, {"Tcp": "kernel", "IPv6": True, "Ping": True, "Pid": 0}, ""),
+        ({**KERNEL, "running": 7}, {"Tcp": "kernel", "Pid": 7}, ""),
+        (
+            {**KERNEL, "ping": False},
+            {"Ping": False, "PingRemedy": "have root run: sysctl -w 'net.ipv4.ping_group_range=0 2147483647'"},
+            "cannot ping what is outside",
+        ),
+        (
+            {**KERNEL, "tcp": "user", "reason": "no tproxy"},
+            {"Tcp": "user", "Reason": "no tproxy"},
+            "slower way.*tproxy",
+        ),
+        (
+            {"error": "no /dev/net/tun", "hint": "have root run: modprobe tun"},
+            {"Tcp": "none", "Reason": "no /dev/net/tun", "Remedy": "have root run: modprobe tun", "PingRemedy": ""},
+            "No networks but host and none: no /dev/net/tun; have root run: modprobe tun",
+        ),
+    ],
+)
+def test_networks_are_described_as_slirp_tells(told: dict[str, Any], document: dict[str, Any], warning: str) -> None:
+    found = info_network.document(told)
+    assert {name: found[name] for name in document} == document
+    lines = info_network.warnings(found)
+    assert len(lines) == bool(warning)
+    assert all(re.search(warning, line) for line in lines)
+
+
+@pytest.mark.kernel
+def test_slirp_is_asked_where_it_runs_and_tried_where_it_does_not(rootless: Installation) -> None:
+    def network() -> dict[str, Any]:
+        document = json.loads(rootless.run("info", "-f", "json").stdout)
+        return dict(document["Rootless"]["Network"])
+
+    rootless.run("info")  # makes what stays: the namespace, locks
+    with rootless.no_leaks():
+        tried = network()
+    assert tried["Tcp"] in ("kernel", "user")
+    assert tried["Pid"] == 0
+    rootless.run("run", "--rm", "--network", "bridge", "host", "true")
+    asked = network()
+    assert asked["Pid"] > 0
+    assert {**asked, "Pid": 0} == tried
+    assert f"from slirp, process {asked['Pid']}" in rootless.run("info").stdout
