@@ -198,7 +198,7 @@ def _inet_table(tproxy: bool) -> list[Request]:
     ]
     chains = (
         ("prerouting", nft.PREROUTING, _PRIORITY_MANGLE, nft.ACCEPT, _prerouting() if tproxy else []),
-        ("input", nft.INPUT, _PRIORITY_FILTER, nft.DROP, _input()),
+        ("input", nft.INPUT, _PRIORITY_FILTER, nft.DROP, _input(tproxy)),
         ("forward", nft.FORWARD, _PRIORITY_FILTER, nft.DROP, _forward()),
     )
     for name, hook, priority, policy, rules in chains:
@@ -230,7 +230,9 @@ def _hand_over(family: int, address: str) -> nft.Rule:
     ]
 
 
-def _input() -> list[nft.Rule]:
+def _input(tproxy: bool) -> list[nft.Rule]:
+    # Without marks, an answer to a datagram of ours is like any other. Where no socket is, the kernel itself refuses.
+    other_udp = nft.unreachable() if tproxy else nft.accept()
     no_opening = [*nft.is_protocol(_TCP), *_flags(_SYN_ACK), nft.differs(_SYN)]
     return [
         [nft.meta(nft.MARK), nft.equals(struct.pack("=I", MARK)), nft.accept()],
@@ -242,7 +244,7 @@ def _input() -> list[nft.Rule]:
         [*nft.is_protocol(_ICMP), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmp_in"), nft.accept()],
         [*nft.is_protocol(_ICMPV6), nft.payload(nft.TRANSPORT, 0, 1), nft.is_in("icmpv6_in"), nft.accept()],
         [*nft.is_protocol(_TCP), nft.reset()],
-        [*nft.is_protocol(_UDP), nft.unreachable()],
+        [*nft.is_protocol(_UDP), other_udp],
     ]
 
 
