@@ -31,7 +31,7 @@ class Configuration(NamedTuple):
     """What config.toml says; the defaults where there is none."""
 
     storage_root: str = ""
-    network: str = "none"
+    network: str = "bridge"
     detach_keys: str = ""
     registries: Mapping[str, Mapping[str, Any]] = {}
     network_tcp: str = "auto"
@@ -82,7 +82,7 @@ def parse_configuration(data: bytes, path: str) -> Configuration:
         raise InvalidInput(f"{path}: tcp in [network] must be one of {', '.join(_TCP)}")
     return Configuration(
         document.get("storage", {}).get("root", ""),
-        run.get("network", "none"),
+        run.get("network", "bridge"),
         run.get("detach_keys", ""),
         registries,
         tcp,

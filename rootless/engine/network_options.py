@@ -92,6 +92,16 @@ def warn(options: ContainerOptions) -> None:
         raise InvalidInput(f"--egress cannot hold with --network {mode}: it is slirp that watches over it")
 
 
+def foresee(engine: Engine, options: ContainerOptions) -> None:
+    """Have slirp started meanwhile, if a container with these options needs it. Raises what check does, NotFound."""
+    check(options)
+    mode = network_mode(options)
+    if has_networks(mode):
+        for name in (mode, *(option.name for option in options.networks[1:])):
+            networks.find(engine, name)
+        networks.begin_early(engine)
+
+
 def fields(options: ContainerOptions, exposed: Iterable[str]) -> Record:
     """The part of the record that is about networks; what resolve() looks up is missing. *exposed* are the image's."""
     mode = network_mode(options)

@@ -6,13 +6,12 @@ from contextlib import closing
 from functools import partial
 
 from rootless.engine import attach as attaching
+from rootless.engine import network_options
 from rootless.engine.attach import Attachment, parse_detach_keys
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.control import pass_signal, require, wait
 from rootless.engine.create import create
-from rootless.engine.network_options import has_networks, network_mode
-from rootless.engine.networks import begin_early
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
 from rootless.engine.start import AlreadyRunning, start
@@ -39,8 +38,7 @@ def run(
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
-    if has_networks(network_mode(options)):
-        begin_early(engine)
+    network_options.foresee(engine, options)
     with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)
         try:

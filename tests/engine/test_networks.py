@@ -1,359 +1,217 @@
-"""Networks: made, found, in use, removed; connecting a container that does not run."""
+"""Containers on networks, with slirp behind them: names, ports, lives and deaths."""
 
-from collections.abc import Mapping, Sequence
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from rootless.engine import network_options
-from rootless.engine.create import build_record, initial_state
-from rootless.engine.names import random_id
-from rootless.engine.network_connect import Names, connect, disconnect
-from rootless.engine.network_create import NetworkOptions, create_network
-from rootless.engine.network_flows import list_flows
-from rootless.engine.network_inspect import endpoint_id, inspect_network, list_networks, networks_in_use
-from rootless.engine.network_remove import prune_networks, remove_network
-from rootless.engine.networks import bridge, find
-from rootless.engine.options import ContainerOptions, NetworkOption
-from rootless.engine.ports import add_ports, bindings, published, remove_ports
-from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound, RootlessError
-from rootless.network.ports import Port, parse_publish
-from rootless.spec.image import RuntimeConfig
-from rootless.store.networks import LARGEST_MTU, Network, Subnet
-from tests.support.store import Store
+from tests.support.account import Installation, installation, wait_until
+from tests.support.containers import Box
+
+pytestmark = pytest.mark.kernel
+
+HTTPD = "mkdir -p /www; echo hello > /www/index.html; httpd -f -p 80 -h /www"
+
+
+@pytest.fixture(scope="module")
+def networked(image: Callable[[str], str]) -> Iterator[Box]:
+    with installation() as installed:
+        box = Box(installed, image("busybox"))
+        box("pull", "-q", box.image)
+        yield box
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    for name in ("root", "run"):
-        (tmp_path / name).mkdir(mode=0o700)
-    monkeypatch.setattr("rootless.engine.network_create._read", lambda path: "")  # the routes of no machine
-    return Store(tmp_path / "root", tmp_path / "run")
+def box(networked: Box) -> Iterator[Box]:
+    yield networked
+    networked.clear(keep=[])
+    networked("network", "prune", "-f")
 
 
-def make(store: Store, name: str, **given: Any) -> Network:
-    return create_network(store.engine, NetworkOptions(name, **given))
+def slirp(installed: Installation) -> int:
+    """The pid of the process of the networks: of those that are it, the first."""
+    found = (pid for pid, line in sorted(installed.processes().items()) if "slirp.__main__" in line)
+    return next(found)
 
 
-def names(store: Store) -> list[str]:
-    return [network.name for network in list_networks(store.engine)]
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
-def add(store: Store, name: str, *networks: NetworkOption, ports: Sequence[Port] = (), **given: Any) -> str:
-    """A container on networks, that has never run; its id."""
-    container_id = random_id()
-    options = ContainerOptions("host", command=("true",), networks=networks, ports=tuple(ports), **given)
-    record = build_record(options, RuntimeConfig(), container_id, name, None)
-    network_options.resolve(store.engine, record)
-    containers = store.engine.containers
-    containers.take_name(name, container_id)
-    containers.commit(containers.stage(), record, initial_state(), durable=False)
-    return container_id
+def fetch(port: int, host: str = "127.0.0.1") -> str:
+    """What the host's side gets from a published port; "" where nobody answers."""
+    try:
+        with socket.create_connection((host, port), 5) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while data := connection.recv(4096):
+                answer += data
+            return answer.decode()
+    except OSError:
+        return ""
 
 
-def networks_of(store: Store, container_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = store.engine.containers.load(container_id)["networks"]
-    return found
+def published(box: Box, name: str, port: str = "80/tcp") -> int:
+    return int(box.inspect(name)["NetworkSettings"]["Ports"][port][0]["HostPort"])
 
 
-def ports_of(store: Store, container_id: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = store.engine.containers.load(container_id)["ports"]
-    return found
+def test_a_container_has_an_address_a_route_and_names_by_default(box: Box) -> None:
+    container_id = box.detached("sleep 60")
+    endpoint = box.inspect(container_id)["NetworkSettings"]["Networks"]["bridge"]
+    script = "ip -o -4 addr show eth0; ip route; cat /etc/resolv.conf /etc/hosts"
+    shown = box("exec", container_id, "sh", "-c", script).stdout
+    for line in (
+        f" {endpoint['IPAddress']}/{endpoint['IPPrefixLen']} ",
+        f"default via {endpoint['Gateway']} ",
+        f"nameserver {endpoint['Gateway']}\n",
+        f"{endpoint['IPAddress']}\t{container_id[:12]}\n",
+    ):
+        assert line in shown
 
 
-# Making and finding them
+def test_what_listens_on_the_hosts_loopback_is_out_of_reach_unless_asked_for(box: Box) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        connect = f"nc -w 3 ADDRESS {port} -e true; echo $?"
+        for address in ("127.0.0.1", "169.254.1.2", "0.0.0.0"):
+            assert box.sh(connect.replace("ADDRESS", address)) == "1\n", address
+        assert box.sh(connect.replace("ADDRESS", "host.docker.internal"), "--host-loopback") == "0\n"
 
 
-def test_the_default_network_is_there_when_somebody_asks_for_it(store: Store) -> None:
-    assert [network.name for network in store.engine.networks.list()] == ["host", "none"]
-    first = bridge(store.engine)
-    assert (first.name, first.ipv4 and first.ipv4.subnet, first.mtu) == ("bridge", "172.17.0.0/16", LARGEST_MTU)
-    assert find(store.engine, "default") == find(store.engine, first.id[:6]) == first
-    assert names(store) == ["bridge", "host", "none"]
+def test_containers_of_a_network_find_each_other_by_name_alias_and_id(box: Box) -> None:
+    box("network", "create", "one")
+    container_id = box.detached(HTTPD, "--network", "one", "--name", "web", "--network-alias", "www", "-h", "webhost")
+
+    def finds(name: str) -> bool:
+        return box.sh(f"wget -qO- http://{name}/", "--network", "one") == "hello\n"
+
+    for name in ("web", "www", container_id[:12]):
+        assert wait_until(partial(finds, name), 10), name
+    assert box.run("ping", "-c1", "web", check=False).stderr == "ping: bad address 'web'\n"
+    box("rename", "web", "other")
+    assert box.sh("wget -qO- http://other/", "--network", "one") == "hello\n"
 
 
-def test_each_network_has_a_subnet_of_its_own(store: Store) -> None:
-    subnets = [network.ipv4 and network.ipv4.subnet for network in (make(store, "one"), make(store, "two"))]
-    assert subnets == ["172.18.0.0/16", "172.19.0.0/16"]
-    assert names(store) == ["bridge", "host", "none", "one", "two"]
+def test_a_published_port_is_there_as_soon_as_run_returns_and_goes_with_the_container(box: Box) -> None:
+    port = free_port()
+    box.detached(HTTPD, "--name", "web", "-p", f"{port}:80")
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    assert wait_until(lambda: "hello" in fetch(port), 10)
+    box("rm", "-f", "web")
+    assert wait_until(lambda: not fetch(port), 5)
 
 
-def test_a_subnet_that_the_machine_has_a_route_to_is_passed_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = "Iface\tDestination\nvpn0\t000011AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"  # 172.17.0.0/16
-    monkeypatch.setattr("rootless.engine.network_create._read", lambda path: table if path.endswith("/route") else "")
-    found = bridge(store.engine)
-    assert found.ipv4 == Subnet("172.18.0.0/16", "172.18.0.1")
+def test_a_port_in_use_is_an_error_before_anything_runs(box: Box, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        options = ("-p", f"127.0.0.1:{port}:80", "-v", f"{tmp_path}:/here")
+        done = box.run("touch", "/here/ran", options=options, check=False)
+    assert (done.returncode, port in done.stderr, len(done.stderr.splitlines()) <= 2) == (125, True, True)
+    assert (os.listdir(tmp_path), box.ids()) == ([], [])
 
 
-def test_a_network_is_what_was_asked_for(store: Store) -> None:
-    network = make(
-        store,
-        "web",
-        subnets=["10.1.0.0/16", "fd00:1::/64"],
-        gateways=["10.1.0.9"],
-        ranges=["10.1.5.0/24"],
-        aux={"router": "10.1.0.1"},
-        ipv6=True,
-        internal=True,
-        attachable=True,
-        options={"com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.enable_icc": "false"},
-        labels={"tier": "front"},
-        egress=["example.org:443"],
-    )
-    assert store.engine.networks.load("web") == network
-    assert (network.mtu, network.icc) == (1400, False)
-    document = inspect_network(store.engine, "web")
-    assert document.pop("Created") == network.created
-    assert document == {
-        "Name": "web",
-        "Id": network.id,
-        "Scope": "local",
-        "Driver": "bridge",
-        "EnableIPv4": True,
-        "EnableIPv6": True,
-        "IPAM": {
-            "Driver": "default",
-            "Options": None,
-            "Config": [
-                {
-                    "Subnet": "10.1.0.0/16",
-                    "IPRange": "10.1.5.0/24",
-                    "Gateway": "10.1.0.9",
-                    "AuxiliaryAddresses": {"router": "10.1.0.1"},
-                },
-                {"Subnet": "fd00:1::/64", "Gateway": "fd00:1::1"},
-            ],
-        },
-        "Internal": True,
-        "Attachable": True,
-        "Ingress": False,
-        "ConfigFrom": {"Network": ""},
-        "ConfigOnly": False,
-        "Containers": {},
-        "Options": {
-            "com.docker.network.driver.mtu": "1400",
-            "com.docker.network.bridge.enable_icc": "false",
-        },
-        "Labels": {"tier": "front"},
-        "Egress": ["example.org:443"],
-    }
+def test_restart_keeps_address_and_port_also_one_that_was_chosen(box: Box) -> None:
+    box.detached(HTTPD, "--name", "web", "-p", "80")
+    before = box.inspect("web")["NetworkSettings"]
+    box("restart", "-t", "0", "web")
+    after = box.inspect("web")["NetworkSettings"]
+    assert (after["Ports"], after["Networks"]) == (before["Ports"], before["Networks"])
+    assert wait_until(lambda: "hello" in fetch(published(box, "web")), 10)
 
 
-def test_ipv6_gets_a_subnet_made_from_the_id(store: Store) -> None:
-    network = make(store, "six", ipv4=False, ipv6=True)
-    assert network.ipv4 is None
-    assert network.ipv6 is not None
-    assert network.ipv6.subnet.startswith(f"fd{network.id[:2]}:")
+def test_a_restart_policy_brings_the_port_back(box: Box) -> None:
+    box.detached(f"{HTTPD} & sleep 60", "--name", "web", "-p", "80", "--restart", "always")
+    port = published(box, "web")
+    assert wait_until(lambda: "hello" in fetch(port), 10)
+    started = box.state("web")["StartedAt"]
+    os.kill(box.recorded(box.inspect("web")["Id"])["pid"], signal.SIGKILL)
+    assert wait_until(lambda: box.state("web")["StartedAt"] != started, 10)
+    assert wait_until(lambda: "hello" in fetch(port), 10)
 
 
-@pytest.mark.parametrize(
-    ("given", "kind", "message"),
-    [
-        ({"driver": "macvlan"}, HostUnsupported, 'plugin "macvlan" not found'),
-        ({"name": "bridge"}, Conflict, "operation is not permitted on predefined bridge network"),
-        ({"name": "host"}, Conflict, "operation is not permitted on predefined host network"),
-        ({"name": "default"}, Conflict, "operation is not permitted on predefined default network"),
-        ({"name": "a/b"}, InvalidInput, "invalid network name 'a/b'"),
-        ({"ipv4": False}, InvalidInput, "IPv4 or IPv6 must be enabled"),
-        ({"subnets": ["172.17.0.0/24"]}, Conflict, "Pool overlaps with other one on this address space"),
-        ({"subnets": ["10.1.0.1/24"]}, InvalidInput, "it should be 10.1.0.0/24"),
-        (
-            {"options": {"com.docker.network.driver.mtu": "9"}},
-            InvalidInput,
-            "invalid MTU '9': 68 to 65520 are possible",
-        ),
-        ({"options": {"com.docker.network.driver.mtu": "x"}}, InvalidInput, "invalid MTU 'x'"),
-        (
-            {"options": {"com.docker.network.driver.mtu": "1000"}, "ipv6": True},
-            InvalidInput,
-            "invalid MTU '1000': 1280 to 65520 are possible",
-        ),
-        ({"options": {"com.docker.network.bridge.enable_icc": "maybe"}}, InvalidInput, "neither true nor false"),
-        ({"options": {"parent": "eth0"}}, InvalidInput, "invalid option: 'parent'"),
-    ],
-)
-def test_what_cannot_be_is_refused(
-    given: Mapping[str, Any], kind: type[RootlessError], message: str, store: Store
-) -> None:
-    with pytest.raises(kind, match=message):
-        create_network(store.engine, NetworkOptions(**{"name": "web", **given}))
-    assert [network.name for network in store.engine.networks.list()] in (
-        ["host", "none"],
-        ["bridge", "host", "none"],
-    )
+def test_a_killed_slirp_comes_back_and_nobody_has_to_do_anything(box: Box) -> None:
+    box("network", "create", "one")
+    for name in ("web", "other"):
+        box.detached(HTTPD, "--name", name, "--network", "one", "-p", "80")
+    ports = [published(box, name) for name in ("web", "other")]
+    before = [box.inspect(name)["NetworkSettings"]["Networks"] for name in ("web", "other")]
+    os.kill(slirp(box.installed), signal.SIGKILL)
+    assert wait_until(lambda: all("hello" in fetch(port) for port in ports), 20)
+    assert [box.inspect(name)["NetworkSettings"]["Networks"] for name in ("web", "other")] == before
+    assert box("exec", "web", "wget", "-qO-", "http://other/").stdout == "hello\n"
+    box.detached(HTTPD, "--name", "late", "--network", "one")
+    assert wait_until(lambda: box("exec", "web", "wget", "-qO-", "http://late/", check=False).stdout == "hello\n", 10)
 
 
-def test_a_name_is_given_once(store: Store) -> None:
-    make(store, "web")
-    with pytest.raises(Conflict, match=r"^network with name web already exists$"):
-        make(store, "web")
+def test_a_killed_monitor_frees_address_and_port(box: Box) -> None:
+    port = free_port()
+    container_id = box.detached(HTTPD, "--name", "web", "-p", f"{port}:80", "--restart", "always")
+    os.kill(box.monitor(container_id), signal.SIGKILL)
+    assert wait_until(lambda: not fetch(port), 5)
+    box.detached(HTTPD, "--name", "next", "-p", f"{port}:80")
+    assert wait_until(lambda: "hello" in fetch(port), 10)
 
 
-# In use, removed
-
-
-def test_a_network_of_a_running_container_stays(store: Store) -> None:
-    network = make(store, "web")
-    container = add(store, "one", NetworkOption("web"))
-    answered = {"network": network.id, "ipv4": "172.18.0.2", "prefix4": 16, "ipv6": "", "prefix6": 0, "mac": "02:42"}
-    with store.running(container):
-        state = {**store.engine.containers.state(container), "network": {"endpoints": [answered], "ports": []}}
-        store.engine.containers.save_state(container, state, durable=False)
-        assert inspect_network(store.engine, "web")["Containers"] == {
-            container: {
-                "Name": "one",
-                "EndpointID": endpoint_id(network.id, container),
-                "MacAddress": "02:42",
-                "IPv4Address": "172.18.0.2/16",
-                "IPv6Address": "",
-            }
-        }
-        for force in (False, True):
-            with pytest.raises(Conflict) as refused:
-                remove_network(store.engine, "web", force=force)
-        assert str(refused.value) == (
-            f'error while removing network: network web has active endpoints (name:"one" id:"{container[:12]}")'
-        )
-    assert inspect_network(store.engine, "web")["Containers"] == {}
-    remove_network(store.engine, network.id[:12], force=False)
-    assert names(store) == ["bridge", "host", "none"]
-
-
-def test_what_is_not_there_or_built_in_is_not_removed(store: Store) -> None:
-    with pytest.raises(NotFound, match=r"^network nosuch not found$"):
-        remove_network(store.engine, "nosuch", force=False)
-    remove_network(store.engine, "nosuch", force=True)
-    for name in ("bridge", "host", "none"):
-        with pytest.raises(Conflict, match=rf"^{name} is a pre-defined network and cannot be removed$"):
-            remove_network(store.engine, name, force=True)
-
-
-def test_prune_takes_what_no_container_is_to_be_on(store: Store) -> None:
-    kept = make(store, "used")
-    make(store, "free", labels={"tier": "front"})
-    make(store, "labelled", labels={"keep": ""})
-    add(store, "one", NetworkOption("used"))
-    assert networks_in_use(store.engine) == {kept.id}
-    assert prune_networks(store.engine, until=0, labels=lambda _: True) == []
-    assert prune_networks(store.engine, until=None, labels=lambda labels: "keep" not in labels) == ["free"]
-    assert names(store) == ["bridge", "host", "labelled", "none", "used"]
-
-
-# Containers that do not run
-
-
-def test_a_container_is_connected_and_disconnected(store: Store) -> None:
-    web = make(store, "web", subnets=["10.1.0.0/24"])
-    container, db = add(store, "one", NetworkOption("bridge")), add(store, "db", NetworkOption("web"))
-    option = NetworkOption("", ("alias",), "10.1.0.9", "", "02:42:00:00:00:01", (("db", "database"),), 5)
-    connect(store.engine, Names("web", "one"), option)
-    assert networks_of(store, container)[1] == {
-        "name": "web",
-        "id": web.id,
-        "ipv4": "10.1.0.9",
-        "ipv6": "",
-        "mac": "02:42:00:00:00:01",
-        "aliases": ["alias"],
-        "gw_priority": 5,
-    }
-    assert store.engine.containers.load(container)["links"] == [[db, "database"]]
-    with pytest.raises(Conflict, match=r"^endpoint with name one already exists in network web$"):
-        connect(store.engine, Names(web.id, container[:8]), NetworkOption(""))
-    disconnect(store.engine, Names("bridge", "one"), force=False)
-    record = store.engine.containers.load(container)
-    assert ([e["name"] for e in record["networks"]], record["network"]) == (["web"], "web")
-    with pytest.raises(Conflict, match=rf"^container {container} is not connected to network bridge$"):
-        disconnect(store.engine, Names("bridge", "one"), force=False)
-
-
-def test_a_container_is_taken_off_a_network_that_is_gone_by_force_only(store: Store) -> None:
-    make(store, "web")
-    container = add(store, "one", NetworkOption("web"))
-    remove_network(store.engine, "web", force=False)
-    with pytest.raises(NotFound, match=r"^network web not found$"):
-        disconnect(store.engine, Names("web", "one"), force=False)
-    disconnect(store.engine, Names("web", "one"), force=True)
-    assert networks_of(store, container) == []
-
-
-@pytest.mark.parametrize(
-    ("mode", "network", "option", "message"),
-    [
-        ("bridge", "host", {}, "container cannot be disconnected from host network or connected to host network"),
-        ("host", "web", {}, "container cannot be disconnected from host network or connected to host network"),
-        ("none", "web", {}, "one of the networks in private"),
-        ("bridge", "none", {}, "one of the networks in private"),
-        ("container:db", "web", {}, "container sharing network namespace with another container"),
-        ("web", "bridge", {"ipv4": "172.17.0.9"}, "user specified IP address is supported on user defined networks"),
-        ("web", "bridge", {"aliases": ("a",)}, "network-scoped alias is supported only for containers in user defined"),
-        ("bridge", "web", {"ipv4": "10.2.0.9"}, "no configured subnet or ip-range contain the IP address 10.2.0.9"),
-        ("bridge", "web", {"ipv6": "fd00::9"}, "supported only when connecting to networks with user configured"),
-    ],
-)
-def test_what_cannot_be_connected_is_told_in_dockers_words(
-    mode: str, network: str, option: dict[str, Any], message: str, store: Store
-) -> None:
-    make(store, "web", subnets=["10.1.0.0/24"])
-    add(store, "db", NetworkOption("bridge"))
-    container = add(store, "one", NetworkOption(mode))
-    before = store.engine.containers.load(container)
-    with pytest.raises((Conflict, InvalidInput), match=message):
-        connect(store.engine, Names(network, "one"), NetworkOption("", **option))
-    assert store.engine.containers.load(container) == before
-
-
-def test_the_host_network_is_not_left(store: Store) -> None:
-    add(store, "one", NetworkOption("host"))
-    with pytest.raises(Conflict, match="cannot be disconnected from host network"):
-        disconnect(store.engine, Names("host", "one"), force=True)
-
-
-def test_nothing_flows_where_nothing_runs(store: Store) -> None:
-    assert list_flows(store.engine) == ([], [])
-    add(store, "one", NetworkOption("bridge"))
-    with pytest.raises(Conflict, match="container one is not running"):
-        list_flows(store.engine, "one")
-    assert not (store.run / "slirp").exists()
-
-
-# Ports of a container that does not run
-
-
-def test_ports_are_added_to_the_record_and_taken_out_again(store: Store) -> None:
-    container = add(store, "one", NetworkOption("bridge"), ports=parse_publish("8080:80"))
-    assert add_ports(store.engine, "one", parse_publish("127.0.0.1:8443:443")) == {}
-    assert ports_of(store, container) == [
-        {"container_port": 80, "protocol": "tcp", "host_ip": "", "host_port": 8080},
-        {"container_port": 443, "protocol": "tcp", "host_ip": "127.0.0.1", "host_port": 8443},
+def test_twenty_at_once_have_twenty_addresses(box: Box) -> None:
+    command = box.installed.command("run", "--rm", box.image, "sh", "-c", "ip -4 -o addr show eth0; sleep 3")
+    runs = [
+        subprocess.Popen(command, env=box.installed.env, cwd=box.installed.home, stdout=subprocess.PIPE, text=True)
+        for _ in range(20)
     ]
-    assert store.engine.containers.load(container)["exposed_ports"] == ["80/tcp", "443/tcp"]
-    with pytest.raises(Conflict, match=r"^8080:80/tcp of one is published already$"):
-        add_ports(store.engine, "one", parse_publish("8080:80"))
-    remove_ports(store.engine, "one", parse_publish("8080:80"))
-    remove_ports(store.engine, "one", parse_publish("443"))
-    assert ports_of(store, container) == []
-    with pytest.raises(NotFound, match=r"^127.0.0.1:8443:443/tcp of one is not published$"):
-        remove_ports(store.engine, "one", parse_publish("127.0.0.1:8443:443"))
+    shown = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 20
+    assert len({line.split()[3] for line in shown}) >= 15  # those that ran at the same time differ
+    assert all(line.split()[3].endswith("/16") for line in shown)
 
 
-def test_a_port_that_publish_all_stands_for_is_gone_for_good(store: Store) -> None:
-    container = add(store, "one", NetworkOption("bridge"), publish_all=True, expose=("80/tcp", "443/tcp"))
-    remove_ports(store.engine, "one", parse_publish("80"))
-    record = store.engine.containers.load(container)
-    assert record["publish_all"] is False
-    assert record["ports"] == [{"container_port": 443, "protocol": "tcp", "host_ip": "", "host_port": 0}]
+def test_slirp_leaves_when_nobody_is_attached(box: Box) -> None:
+    box.sh("true")
+    pid = slirp(box.installed)
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists(), 30)
+    began = time.monotonic()
+    assert box.sh("echo again") == "again\n"
+    assert time.monotonic() - began < 10
 
 
-def test_what_does_not_run_publishes_nothing(store: Store) -> None:
-    add(store, "one", NetworkOption("bridge"), ports=parse_publish("8080:80"))
-    assert published(store.engine, "one") == {}
-    with pytest.raises(NotFound, match=r"^Error: No public port '80' published for one$"):
-        bindings(store.engine, "one", "80/tcp")
+def test_other_users_of_a_containers_network_are_on_it(box: Box) -> None:
+    box.detached(HTTPD, "--name", "web")
+    assert wait_until(lambda: box.sh("wget -qO- http://127.0.0.1/", "--network", "container:web") == "hello\n", 10)
 
 
-@pytest.mark.parametrize("mode", ["host", "none"])
-def test_ports_need_a_network_of_ours(mode: str, store: Store) -> None:
-    add(store, "one", NetworkOption(mode))
-    with pytest.raises(InvalidInput, match=f"ports of container one cannot be published: its network is {mode}"):
-        add_ports(store.engine, "one", parse_publish("80"))
+def test_a_container_on_two_networks_reaches_both_and_they_do_not_reach_each_other(box: Box) -> None:
+    for name in ("one", "two"):
+        box("network", "create", name)
+        box.detached(HTTPD, "--name", f"in-{name}", "--network", name)
+    both = "wget -qO- http://in-one/; wget -qO- http://in-two/"
+    assert wait_until(lambda: box.sh(both, "--network", "one", "--network", "two") == "hello\nhello\n", 10)
+    address = box.inspect("in-two")["NetworkSettings"]["Networks"]["two"]["IPAddress"]
+    assert box.sh(f"timeout 3 wget -qO- http://{address}/ || true", "--network", "one") == ""
+
+
+def test_every_user_may_ping_and_use_low_ports(box: Box) -> None:
+    box.detached(HTTPD, "--name", "web", "-u", "1000", "--tmpfs", "/www:mode=777")
+    assert wait_until(lambda: box.sh("wget -qO- http://127.0.0.1/", "--network", "container:web") == "hello\n", 10)
+    ping = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP); print('pings')"
+    assert box("run", "--rm", "-u", "1000", "host", "/usr/bin/python3", "-c", ping).stdout == "pings\n"
+
+
+def test_links_mean_the_other_container_whatever_becomes_of_it(box: Box) -> None:
+    box.detached(HTTPD, "--name", "db")
+    box.detached("sleep 60", "--name", "web", "--link", "db:database")
+    assert wait_until(
+        lambda: box("exec", "web", "wget", "-qO-", "http://database/", check=False).stdout == "hello\n", 10
+    )
+    box("stop", "-t", "0", "db")
+    box.detached("sleep 60", "--name", "taker")  # of the address, perhaps
+    box("start", "db")
+    assert wait_until(
+        lambda: box("exec", "web", "wget", "-qO-", "http://database/", check=False).stdout == "hello\n", 10
+    )

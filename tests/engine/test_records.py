@@ -121,7 +121,7 @@ def test_a_terminal_has_a_type() -> None:
         ("stop_timeout", {}, {}, 10),
         ("stop_timeout", {}, {"stop_timeout": 0}, 0),
         ("stop_timeout", {}, {"stop_timeout": -1}, -1),
-        ("network", {}, {}, "none"),
+        ("network", {}, {}, "bridge"),
         ("network", {}, {"networks": (NetworkOption("host"),)}, "host"),
         ("log", {}, {"log_driver": "local"}, {"driver": "json-file", "options": {}}),
     ],
