@@ -4,7 +4,7 @@ The record says what the container is to be on, and holds from its next start on
 change the interfaces in the container, and then its state, which its monitor keeps, and its name files follow.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rootless.engine import attachment, networks
 from rootless.engine.attachment import hand_over, write_name_files
@@ -132,7 +132,7 @@ def _find_endpoint(engine: Engine, record: Record, names: Names, *, force: bool)
     raise Conflict(f"container {record['id']} is not connected to network {name}")
 
 
-def change(engine: Engine, record: Record, op: str, **fields: object) -> Record:
+def change(engine: Engine, record: Record, op: str, **fields: Any) -> Record:
     """Ask slirp for *op* on a container that runs, and let its state and its name files say what is; that state.
 
     Hold the container's lock.

@@ -17,14 +17,13 @@ _MTU = "com.docker.network.driver.mtu"
 _ICC = "com.docker.network.bridge.enable_icc"
 _LEAST_MTU = 1280  # IPv6's, RFC 8200; slirp takes no less for IPv4 either
 _BOOLEANS = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
-# Of Docker's bridge driver: what speaks of interfaces and rules of the machine, which our networks do not touch.
-_WITHOUT_EFFECT = (
-    "com.docker.network.bridge.name",
-    "com.docker.network.bridge.default_bridge",
-    "com.docker.network.bridge.enable_ip_masquerade",
-    "com.docker.network.bridge.host_binding_ipv4",
-    "com.docker.network.container_iface_prefix",
-)
+# Options of Docker's driver that ask for what is so anyway, and the values that do. A name of an interface of the
+# machine's says nothing where there is none.
+_SO_ANYWAY = {
+    "com.docker.network.bridge.enable_ip_masquerade": ("true", "1"),
+    "com.docker.network.bridge.host_binding_ipv4": ("", "0.0.0.0"),
+}
+_INTERFACE = "com.docker.network.bridge.name"
 
 
 class NetworkOptions(NamedTuple):
@@ -94,7 +93,9 @@ def _settings(options: NetworkOptions) -> tuple[int, bool]:
             if text.lower() not in _BOOLEANS:
                 raise InvalidInput(f"invalid value for {name}: {text!r} is neither true nor false")
             icc = _BOOLEANS[text.lower()]
-        elif name not in _WITHOUT_EFFECT:
+        elif name in _SO_ANYWAY and text not in _SO_ANYWAY[name]:
+            raise HostUnsupported(f"{name}={text} is not there: networks do not touch what is the machine's")
+        elif name not in _SO_ANYWAY and name != _INTERFACE:
             raise InvalidInput(f"invalid option: {name!r}", hint=f"there are: {_MTU}, {_ICC}")
     return mtu, icc
 

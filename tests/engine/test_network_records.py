@@ -97,7 +97,11 @@ def test_a_network_is_what_was_asked_for(store: Store) -> None:
         ipv6=True,
         internal=True,
         attachable=True,
-        options={"com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.enable_icc": "false"},
+        options={
+            "com.docker.network.driver.mtu": "1400",
+            "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.bridge.name": "br-web",
+        },
         labels={"tier": "front"},
         egress=["example.org:443"],
     )
@@ -134,6 +138,7 @@ def test_a_network_is_what_was_asked_for(store: Store) -> None:
         "Options": {
             "com.docker.network.driver.mtu": "1400",
             "com.docker.network.bridge.enable_icc": "false",
+            "com.docker.network.bridge.name": "br-web",
         },
         "Labels": {"tier": "front"},
         "Egress": ["example.org:443"],
@@ -165,6 +170,11 @@ def test_ipv6_gets_a_subnet_made_from_the_id(store: Store) -> None:
         ),
         ({"options": {"com.docker.network.driver.mtu": "x"}}, InvalidInput, "invalid MTU 'x'"),
         ({"options": {"com.docker.network.bridge.enable_icc": "maybe"}}, InvalidInput, "neither true nor false"),
+        (
+            {"options": {"com.docker.network.bridge.host_binding_ipv4": "127.0.0.1"}},
+            HostUnsupported,
+            "host_binding_ipv4=127.0.0.1 is not there",
+        ),
         ({"options": {"parent": "eth0"}}, InvalidInput, "invalid option: 'parent'"),
     ],
 )
