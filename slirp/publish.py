@@ -177,9 +177,13 @@ class Publisher:
     # Accepting
 
     def _listen(self, publication: Publication) -> None:
-        listener = publication.listener
-        if listener.fileno() >= 0:
-            self._services.loop.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(publication))
+        fd = publication.listener.fileno()
+        if fd < 0:
+            return
+        if self._services.short_of_descriptors(fd):
+            pause(self._services, publication.listener, lambda: self._listen(publication))
+        else:
+            self._services.loop.watch(fd, select.EPOLLIN, lambda _: self._accept(publication))
 
     def _accept(self, publication: Publication) -> None:
         for _ in range(_ACCEPTS):

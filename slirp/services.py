@@ -131,6 +131,15 @@ class Services:
         """
         return fd > self._last_fd
 
+    def short_of_descriptors(self, fd: int) -> bool:
+        """Whether the next descriptor would be one of the last; *fd* is any that is open."""
+        try:
+            probe = os.dup(fd)
+        except OSError:
+            return True
+        os.close(probe)
+        return self.crowded(probe)
+
     def sockets(self, network: "Network", kind: str) -> int | None:
         """A socket of *network*'s namespace, *kind* as in KINDS: a descriptor that the caller owns, or None by now."""
         return self.stock.take(network.id, kind)
