@@ -209,10 +209,11 @@ def test_datagrams_of_a_transparent_socket_go_both_ways_and_a_refusal_is_told(ve
 
 
 @BOTH
-def test_port_53_of_the_gateway_is_dns_and_every_other_is_refused(version: int) -> None:
+@pytest.mark.parametrize("tproxy", [True, False], ids=["tproxy", "no tproxy"])
+def test_port_53_of_the_gateway_is_dns_and_every_other_is_refused(version: int, tproxy: bool) -> None:
     def inside() -> None:
         gateway = {4: "10.9.0.1", 6: "fd09::1"}[version]
-        with a_network() as network, a_box(network, 2) as box:
+        with a_network(support=Support(True, tproxy, "")) as network, a_box(network, 2) as box:
             with box.open(FAMILY[version], socket.SOCK_DGRAM) as asker:
                 asker.connect((gateway, 53))
                 asker.send(b"question")
@@ -232,6 +233,28 @@ def test_port_53_of_the_gateway_is_dns_and_every_other_is_refused(version: int) 
             for port in (1, 54, 22):
                 with box.open(FAMILY[version], socket.SOCK_STREAM) as caller:
                     assert caller.connect_ex((gateway, port)) == errno.ECONNREFUSED
+
+    in_namespace(inside)
+
+
+@BOTH
+@pytest.mark.parametrize("tproxy", [True, False], ids=["tproxy", "no tproxy"])
+def test_an_answer_to_a_datagram_of_the_gateway_s_arrives(version: int, tproxy: bool) -> None:
+    def inside() -> None:
+        gateway = {4: "10.9.0.1", 6: "fd09::1"}[version]
+        with (
+            a_network(support=Support(True, tproxy, "")) as network,
+            a_box(network, 2) as box,
+            box.open(FAMILY[version], socket.SOCK_DGRAM) as server,
+            sockets_of(network, f"udp{version}") as client,
+        ):
+            server.bind((address_of(box, version), 0))
+            client.bind((gateway, 0))
+            client.connect(server.getsockname()[:2])
+            client.send(b"question")
+            question, source = server.recvfrom(100)
+            server.sendto(question + b"!", source)
+            assert client.recv(100) == b"question!"
 
     in_namespace(inside)
 
