@@ -56,6 +56,9 @@ def _detach() -> None:
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    while (fd := os.open("/dev/null", os.O_RDWR)) <= 2:
+        pass  # a standard descriptor that was missing would be the number of some socket
+    os.close(fd)
     try:
         os.setsid()
     except PermissionError:

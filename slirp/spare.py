@@ -21,6 +21,11 @@ _RIGHTS = (socket.SOL_SOCKET, socket.SCM_RIGHTS)
 
 def serve(channel: socket.socket) -> None:
     """Until HUB's end of *channel* is closed."""
+    null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    for fd in (0, 1):
+        os.dup2(null_fd, fd)
+    if null_fd > 2:
+        os.close(null_fd)
     pid, pidfd = 0, -1
     while True:
         if pidfd in _readable([channel.fileno(), pidfd]):
