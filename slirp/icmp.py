@@ -88,7 +88,7 @@ class Icmp:
         self.dropped = 0  # what is no echo request, or could not be sent
         services.outward.live.append(self.reaches)
 
-    def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet_header: bytes) -> None:
+    def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes) -> None:
         """An ICMP message from a container."""
         echo = None if wire.to_many(packet.destination) else wire.parse_echo(packet)
         if echo is None or echo.reply:
@@ -196,14 +196,14 @@ class Icmp:
         if network is None:
             return
         if code == errno.EMSGSIZE and network.tun is not None:
-            message = wire.too_big(packet, network.mtu, _gateway(network, packet))
+            message = wire.too_big(packet, network.mtu)
             if message:
                 network.tun.send(message)
         elif reason := _REASONS.get(code):
             self._tell(network, packet, reason)
 
     def _tell(self, network: Network, packet: Packet, reason: Unreachable) -> None:
-        message = wire.unreachable(packet, reason, _gateway(network, packet))
+        message = wire.unreachable(packet, reason)
         if message and network.tun is not None:
             network.tun.send(message)
 
@@ -253,7 +253,3 @@ def _quoted(flow: Flow) -> Packet:
     packet = ip.parse(memoryview(ip.header(address, peer, protocol, len(request)) + request))
     assert packet is not None  # noqa: S101 (we have just made it)
     return packet
-
-
-def _gateway(network: Network, packet: Packet) -> bytes | None:
-    return network.gateway4 if packet.version == 4 else network.gateway6

@@ -23,7 +23,7 @@ from slirp.outward import Refusal, Route
 from slirp.services import Services
 from slirp.udp_flow import Flow, Flows, adopted, make_room, new_socket, spelled, strays
 from slirp.udp_published import UdpPorts
-from slirp.wire import checksum, icmp, ip, vnet
+from slirp.wire import icmp, ip
 from slirp.wire import udp as wire
 from slirp.wire.icmp import Unreachable
 from slirp.wire.ip import Packet
@@ -67,10 +67,10 @@ class Udp:
         self._published = UdpPorts(services, self)
         services.outward.live.append(self.reaches)
 
-    def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet_header: bytes) -> None:
-        """A datagram, or what should be one, from a container."""
+    def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes) -> None:
+        """A datagram, or what should be one, from a container. Its checksum has been looked at."""
         datagram = None if packet.fragment else wire.parse(packet.payload)
-        if datagram is None or icmp.to_many(packet.destination) or not _intact(packet, vnet_header):
+        if datagram is None or icmp.to_many(packet.destination):
             self.dropped += 1
             return
         key = (network.id, packet.source, datagram.source_port, packet.destination, datagram.destination_port)
@@ -78,7 +78,7 @@ class Udp:
         if flow is None:
             return
         flow.spoken += 1
-        if flow.spoken > 1 and flow.inner is None and network.kernel:
+        if flow.spoken > 1 and flow.inner is None:
             self._upgrade(network, flow)
         self._outward(flow, datagram.payload, packet)
 
@@ -147,7 +147,7 @@ class Udp:
         if network is None:
             return
         flow.heard += 1
-        if flow.heard > 1 and flow.inner is None and network.kernel:
+        if flow.heard > 1 and flow.inner is None:
             self._upgrade(network, flow)
         if flow.inner is not None:
             try:
@@ -216,6 +216,11 @@ class Udp:
         return made
 
     def _upgrade(self, network: Network, flow: Flow) -> None:
+        """The flow is a busy one: the kernel path, if there is one."""
+        if not network.kernel:
+            if 2 in (flow.spoken, flow.heard):
+                make_room(flow.host)
+            return
         descriptor = self._services.sockets(network, "udp6" if len(flow.key[1]) == 16 else "udp4")
         if descriptor is None:
             return  # by the tun once more, and again with the next datagram
@@ -304,7 +309,7 @@ class Udp:
             return
         packet = packet or _quoted(flow.key)
         if code == errno.EMSGSIZE:
-            self._send(network, icmp.too_big(packet, _path_mtu(flow.host), _gateway(network, packet)))
+            self._send(network, icmp.too_big(packet, _path_mtu(flow.host)))
         elif reason := _REASONS.get(code):
             self._tell(network, packet, reason)
 
@@ -330,9 +335,8 @@ class Udp:
         return True
 
     def _tell(self, network: Network, packet: Packet, reason: Unreachable) -> None:
-        """An ICMP error: that of the peer itself about its port, else of the gateway."""
-        sender = None if reason is Unreachable.PORT else _gateway(network, packet)
-        self._send(network, icmp.unreachable(packet, reason, sender))
+        """An ICMP error, in the peer's name: what comes by the tun in the gateway's own is a forgery to the kernel."""
+        self._send(network, icmp.unreachable(packet, reason))
 
     def _send(self, network: Network, message: bytes | None) -> None:
         if message and network.tun is not None:
@@ -347,16 +351,6 @@ class Udp:
         self._sweeping = bool(self._table.all)
         if self._sweeping:
             self._services.loop.later(SWEEP, self._sweep)
-
-
-def _intact(packet: Packet, vnet_header: bytes) -> bool:
-    return vnet.trusted(vnet_header) or checksum.intact(
-        packet.source, packet.destination, wire.PROTOCOL, packet.payload
-    )
-
-
-def _gateway(network: Network, packet: Packet) -> bytes | None:
-    return network.gateway4 if packet.version == 4 else network.gateway6
 
 
 def _quoted(key: "Key") -> Packet:
