@@ -1,8 +1,8 @@
-"""TCP of containers where the kernel has no transparent proxy: our own end of it (tcp.py) on the tun, a socket beyond.
+"""TCP of containers where the kernel has no transparent proxy: our own (tcp.py) on the tun, a host socket beyond.
 
-    out   a container's SYN waits here while the host's side connects. Refused: the container gets a RST; unreachable: an
-          ICMP error; no answer: none. Connected: the core answers the SYN, and from then on it is two connections with
-          bytes handed from one to the other, end by end: FIN for shutdown, RST for reset.
+    out   a container's SYN waits here while the host's side connects. Refused: the container gets a RST; unreachable:
+          an ICMP error; no answer: none. Connected: the core answers the SYN, and from then on it is two connections
+          with bytes handed from one to the other, end by end: FIN for shutdown, RST for reset.
     in    a client of a published port was accepted; the core calls the container in the client's name.
 
 Nothing is copied as long as both sides keep up: the segment that was read from the tun goes into send(2) as it lies in
@@ -168,6 +168,11 @@ class UserTcp:
         """The connections, of one container or of all, as `network flows` lists them."""
         now = self._services.loop.now()
         return [_row(flow, now) for flow in self._flows.values() if container in (None, flow.container)]
+
+    @property
+    def held(self) -> int:
+        """Bytes that all connections hold."""
+        return self._budget.used
 
     def lives(self, container: str, address: bytes) -> bool:
         """Whether a connection of *container* to *address* is there."""
