@@ -271,6 +271,8 @@ def _furnish(netns_fd: int, interface: Interface) -> None:
                 f"{here}/disable_ipv6": "0" if interface.ipv6 else "1",
                 f"{here}/accept_ra": "0",
                 f"{here}/accept_dad": "0",
+                f"{here}/use_tempaddr": "0",
+                f"{here}/addr_gen_mode": "0",  # fe80::… from the MAC: the one that the rules let through
                 **interface.sysctls,
             }
         )
