@@ -210,6 +210,8 @@ class Program:
     """What `Hub` talks to."""
 
     def __init__(self, test: socket.socket, descriptors: int) -> None:
+        self.stack, theirs = channel.pair()
+        self.pid = _fork_stack(theirs, (test, self.stack), descriptors)  # before there is much in memory
         from slirp.loop import Loop
         from slirp.rules import probe
 
@@ -223,8 +225,6 @@ class Program:
         self.lines: list[str] = []
         self.answered: list[dict[str, Any]] = []
         self.complete = False
-        self.stack, theirs = channel.pair()
-        self.pid = _fork_stack(theirs, (test, self.stack), descriptors)
         self.loop.watch(test.fileno(), select.EPOLLIN, self._asked)
         self.loop.watch(self.stack.fileno(), select.EPOLLIN, self._said)
 
