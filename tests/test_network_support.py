@@ -17,10 +17,8 @@ from tests.support.network import (
     UNREACHABLE4,
     UNREACHABLE6,
     Machine,
-    echo,
-    family_of,
-    tell_peer,
 )
+from tests.support.network_servers import echo, family_of, tell_peer
 
 pytestmark = pytest.mark.kernel
 

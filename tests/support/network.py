@@ -15,7 +15,6 @@ Nothing in it depends on the machine that the tests run on, or touches it: all n
 """
 
 import errno
-import json
 import os
 import select
 import signal
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any, final
 
 from slirp import channel
+from tests.support.network_servers import Serve, answering, family_of, serving
 from tests.support.userns import map_ids
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,8 +39,7 @@ FAR4, FAR6 = "198.51.100.1", "2001:db8:1::1"
 UNREACHABLE4, PROHIBITED4, SILENT4 = "192.0.2.1", "192.0.2.65", "192.0.2.129"
 UNREACHABLE6, SILENT6 = "2001:db8:2::1", "2001:db8:3::1"
 HOST_LOOPBACK = "169.254.1.2"
-
-Serve = Callable[[socket.socket, Any], None]
+PATHS = ("kernel", "user")  # of TCP
 
 
 class Refused(AssertionError):
@@ -140,9 +139,7 @@ class Machine:
         return self.world if net is None and address in (ROUTER4, ROUTER6, FAR4, FAR6) else net
 
     @contextmanager
-    def server(
-        self, address: str, serve: "Serve", port: int = 0, *, net: int | None = None
-    ) -> Iterator[tuple[str, int]]:
+    def server(self, address: str, serve: Serve, port: int = 0, *, net: int | None = None) -> Iterator[tuple[str, int]]:
         """*serve*(connection, peer) for each TCP connection, in a thread of its own; gives where it listens."""
         listener = self.listener(address, port, net=net)
         with serving(listener, serve):
@@ -390,7 +387,7 @@ class Box:
             return errno.errorcode[error.errno or 0]
         return ""
 
-    def server(self, serve: "Serve", port: int, address: str = "0.0.0.0") -> Any:
+    def server(self, serve: Serve, port: int, address: str = "0.0.0.0") -> Any:
         """As Machine.server, in the container."""
         return self.machine.server(address, serve, port, net=self.netns)
 
@@ -446,122 +443,11 @@ def published(container_port: int, host_port: int = 0, *, host_ip: str = "", pro
     return {"protocol": protocol, "host_ip": host_ip, "host_port": host_port, "container_port": container_port}
 
 
-def family_of(address: str) -> int:
-    """AF_INET or AF_INET6."""
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
-def echo(connection: socket.socket, peer: Any) -> None:
-    """Send everything back, and the end."""
-    while data := connection.recv(65536):
-        connection.sendall(data)
-
-
-def tell_peer(connection: socket.socket, peer: Any) -> None:
-    """Tell whoever connects what address and port it is seen as, as JSON."""
-    connection.sendall(json.dumps(list(peer[:2])).encode())
-
-
-def hello(text: bytes) -> Serve:
-    """A server that says *text* and hangs up."""
-
-    def serve(connection: socket.socket, peer: Any) -> None:
-        connection.sendall(text)
-
-    return serve
-
-
-def read_all(connection: socket.socket) -> bytes:
-    """Everything to the end."""
-    parts = []
-    while data := connection.recv(1 << 16):
-        parts.append(data)
-    return b"".join(parts)
-
-
-@contextmanager
-def serving(listener: socket.socket, serve: Serve) -> Iterator[None]:
-    """Accept in a thread, serve each in another; *listener* is closed afterwards, and so are the connections."""
-    stop_read, stop = os.pipe()
-    connections: list[socket.socket] = []
-    threads: list[threading.Thread] = []
-
-    def one(connection: socket.socket, peer: Any) -> None:
-        try:
-            with connection:
-                serve(connection, peer)
-        except OSError:
-            pass  # the other side is gone, or the test has ended: what the test wants to see, it looks at itself
-
-    def accept() -> None:
-        while True:
-            ready, _, _ = select.select([listener.fileno(), stop_read], [], [])
-            if stop_read in ready:
-                return
-            connection, peer = listener.accept()
-            connection.settimeout(60)
-            connections.append(connection)
-            threads.append(threading.Thread(target=one, args=(connection, peer), daemon=True))
-            threads[-1].start()
-
-    acceptor = threading.Thread(target=accept, daemon=True)
-    acceptor.start()
-    try:
-        yield
-    finally:
-        os.write(stop, b".")
-        acceptor.join()
-        listener.close()
-        for connection in connections:
-            _shut(connection)
-        for thread in threads:
-            thread.join(10)
-        os.close(stop)
-        os.close(stop_read)
-
-
-@contextmanager
-def answering(sock: socket.socket, answer: Callable[[bytes, Any], bytes | None]) -> Iterator[None]:
-    """Answer datagrams in a thread; *sock* is closed afterwards."""
-    stop_read, stop = os.pipe()
-
-    def serve() -> None:
-        while True:
-            ready, _, _ = select.select([sock.fileno(), stop_read], [], [])
-            if stop_read in ready:
-                return
-            try:
-                data, peer = sock.recvfrom(65535)
-                reply = answer(data, peer)
-                if reply is not None:
-                    sock.sendto(reply, peer)
-            except OSError:
-                continue  # an ICMP error about an earlier answer
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        os.write(stop, b".")
-        thread.join()
-        sock.close()
-        os.close(stop)
-        os.close(stop_read)
-
-
 def _ancestors(pid: int) -> Iterator[int]:
     while pid > 1:
         status = Path(f"/proc/{pid}/status").read_text()
         pid = int(status.partition("PPid:")[2].split()[0])
         yield pid
-
-
-def _shut(connection: socket.socket) -> None:
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass  # closed already
 
 
 def eventually(condition: Callable[[], object], seconds: float = 10) -> bool:

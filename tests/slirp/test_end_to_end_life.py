@@ -1,0 +1,124 @@
+"""What is governed and shown, and what survives, with slirp as it runs, by both paths of TCP."""
+
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.network import FAR4, HOST4, PATHS, ROUTER4, Machine, Slirp, eventually, network, on, published
+from tests.support.network_servers import Zone, echo, ended, hello, read_all
+
+pytestmark = pytest.mark.kernel
+
+Fresh = Callable[..., dict[str, Any]]
+
+
+# Governing and observing
+
+
+def test_egress_allows_what_it_speaks_of_by_name(slirp: Slirp, fresh: Fresh, machine: Machine, zone: Zone) -> None:
+    with machine.server(FAR4, hello(b"hello")) as (_, port), machine.server(FAR4, hello(b"no")) as (_, other):
+        web = slirp.box("web", [on(fresh(names=True))], egress=[f"www.example.org:{port}", "203.0.113.0/30"])
+        assert web.failure(FAR4, port) == "ECONNREFUSED"  # before it has asked for the name
+        assert web.lookup("www.example.org") == [FAR4]
+        with web.tcp(FAR4, port) as connection:
+            assert read_all(connection) == b"hello"
+        assert web.failure(FAR4, other) == "ECONNREFUSED"
+        with machine.server(ROUTER4, hello(b"by address")) as router, web.tcp(*router) as connection:
+            assert read_all(connection) == b"by address"
+        assert web.failure(HOST4, 9) == "ECONNREFUSED"
+        zone.asked.clear()
+        assert "status: REFUSED" in web.dig("data.attacker.example")
+        assert zone.asked == []
+        denied = slirp.request("flows", container=web.id)["denied"]
+        assert {row["destination"] for row in denied} >= {f"{FAR4}:{port}", f"{FAR4}:{other}"}
+        assert "denied" in slirp.log()
+
+
+def test_egress_none_leaves_the_peers(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh(names=True)
+    web, db = slirp.box("web", [on(place)], egress=["none"]), slirp.box("db", [on(place)])
+    with machine.server(FAR4, echo) as address, machine.udp_server(FAR4) as udp_address, db.server(echo, 80):
+        assert web.failure(*address) == "ECONNREFUSED"
+        with web.udp() as sock:
+            sock.settimeout(1)
+            sock.connect(udp_address)
+            sock.send(b"?")
+            with pytest.raises(OSError):
+                sock.recv(10)
+        web.tcp(web.lookup("db")[0], 80).close()
+        slirp.request("update", container=web.id, egress=None)
+        web.tcp(*address).close()
+
+
+def test_flows_and_bytes_are_shown(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh()
+    web = slirp.box("web", [on(place)])
+    with machine.server(FAR4, echo) as address, web.tcp(*address) as connection:
+        connection.sendall(b"x" * 1000)
+        received = 0
+        while received < 1000:
+            received += len(connection.recv(1000))
+        flows = slirp.request("flows", container=web.id)["flows"]
+        [flow] = [flow for flow in flows if flow["protocol"] == "tcp"]
+        assert flow["container"] == web.id
+        assert flow["direction"] == "out"
+        assert flow["destination"] == f"{FAR4}:{address[1]}"
+        assert flow["source"].startswith(f"{web.ipv4}:")
+        assert (flow["sent"], flow["received"]) == (1000, 1000)
+    assert eventually(lambda: not slirp.request("flows", container=web.id)["flows"])
+    [counters] = slirp.request("stats", container=web.id)["containers"][web.id].values()
+    assert counters["tx_bytes"] > 1000
+    assert counters["rx_bytes"] > 1000
+    assert [row["id"] for row in slirp.request("list")["containers"]] == [web.id]
+
+
+# Life
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_stack_that_is_killed_is_followed_by_one_that_goes_on(machine: Machine, path: str) -> None:
+    with machine.slirp(path) as slirp:
+        place = network("home", "10.250.0.0/16", names=True)
+        web = slirp.box("web", [on(place)], ports=[published(80)])
+        db = slirp.box("db", [on(place)])
+        with machine.server(FAR4, echo) as address, web.server(hello(b"hello"), 80):
+            with web.tcp(*address) as connection:
+                connection.sendall(b"x")
+                assert connection.recv(1) == b"x"
+                for pid in slirp.stack_pids():
+                    os.kill(pid, signal.SIGKILL)
+                assert eventually(lambda: ended(connection))
+            assert eventually(lambda: web.failure(*address, timeout=2) == "")
+            assert eventually(lambda: web.lookup("db") == [db.ipv4])
+            with machine.open_socket(net=machine.world) as sock:
+                sock.connect((HOST4, web.port(80)))
+                assert read_all(sock) == b"hello"
+        assert not slirp.ended()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_who_holds_an_attachment_learns_that_the_hub_was_killed(machine: Machine, path: str) -> None:
+    place = network("home", "10.251.0.0/16", names=True)
+    with machine.slirp(path) as slirp:
+        web = slirp.box("web", [on(place)], ports=[published(80)])
+        before, port = web.endpoints[0], web.port(80)
+        slirp.kill()
+        web.client.sock.settimeout(10)
+        assert web.client.sock.recv(1) == b""
+        assert slirp.ended(10)
+    with machine.slirp(path) as slirp, machine.server(FAR4, echo) as address:
+        previous = {name: before[name] for name in ("ipv4", "ipv6", "mac")}
+        web = slirp.box("web", [on(place, previous=previous)], ports=[published(80, port)])
+        assert web.endpoints[0] == before
+        web.tcp(*address).close()
+
+
+def test_it_leaves_when_nothing_is_attached_for_a_while(machine: Machine) -> None:
+    with machine.slirp("auto", "--linger", "0.2") as slirp:
+        web = slirp.box("web", [on(network("home", "10.252.0.0/16"))])
+        assert not slirp.ended(0.5)
+        web.close()
+        assert slirp.ended(15)
