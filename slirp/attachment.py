@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from slirp.networks import Network
     from slirp.ports import Binding
 
+_ROW = 256  # ports that a row of a list has at most
 _MOST_SERVERS = 3  # resolv.conf(5): more are not read
 
 
@@ -168,12 +169,13 @@ class Attachment:
         self.netns_fd = -1
 
     def update(self, told: "dict[str, Any]") -> None:
-        """Take over the name, aliases by network, and egress rules that are said; all or none. Raises SlirpError."""
+        """Take over the name, links, aliases by network and egress rules that are said, or none. Raises SlirpError."""
         name = requests.text(told, "name") or self.name
         egress = requests.rules(told) if "egress" in told else self.egress
+        links = requests.parse_links(told) if "links" in told else self.links
         asked = requests.mapping(told.get("aliases") or {}, "aliases")
         aliases = [(self.endpoint(network), requests.texts(asked, network, 64)) for network in asked]
-        self.name, self.egress = name, egress
+        self.name, self.egress, self.links = name, egress, links
         for endpoint, names in aliases:
             endpoint.aliases = names
 
@@ -191,11 +193,9 @@ class Attachment:
             "endpoints": [endpoint.told() for endpoint in self.endpoints],
         }
 
-    def listed(self) -> "dict[str, Any]":
-        """As commands are told."""
-        return {
-            "id": self.id,
-            "name": self.name,
-            "endpoints": [endpoint.answered() for endpoint in self.endpoints],
-            "ports": [binding.told() for binding in self.bindings],
-        }
+    def listed(self) -> "list[dict[str, Any]]":
+        """As commands are told: a row, or several with one id, as a message cannot hold all that may be published."""
+        head = {"id": self.id, "name": self.name}
+        ports = [binding.told() for binding in self.bindings]
+        rest = [{**head, "endpoints": [], "ports": ports[n : n + _ROW]} for n in range(_ROW, len(ports), _ROW)]
+        return [{**head, "endpoints": [e.answered() for e in self.endpoints], "ports": ports[:_ROW]}, *rest]

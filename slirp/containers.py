@@ -248,7 +248,7 @@ class Containers:
 
     def listed(self) -> "list[Told]":
         """All of them, as commands are told."""
-        return [attachment.listed() for attachment in self._by_id.values()]
+        return [row for attachment in self._by_id.values() for row in attachment.listed()]
 
     def statistics(self, only: Attachment | None) -> "dict[str, Told]":
         """{container id: {interface: counters}}, as the container sees them. Raises SlirpError."""

@@ -210,8 +210,11 @@ def hand_over(engine: Engine, container_id: str, state: Record, connection_fd: i
         return  # it has just ended
     with closing(monitor):
         fds = () if connection_fd is None else (connection_fd,)
+        # A file, as the settings are: what is published may be more than a message holds.
+        path = os.path.join(engine.containers.run_directory(container_id), "attached.json")
         try:
-            channel.send(monitor, channel.ATTACHED, json.dumps(state), fds)
+            files.replace_file(path, json.dumps(state, separators=(",", ":")).encode(), durable=False)
+            channel.send(monitor, channel.ATTACHED, path, fds)
             while True:
                 kind, text, _ = channel.receive(monitor)
                 if kind == channel.ERROR:

@@ -44,7 +44,12 @@ def connect(engine: Engine, names: Names, option: NetworkOption) -> None:
         state = engine.containers.state_locked(container_id)
         if state["status"] in LIVE:
             asked = attachment.asked_endpoint(engine, endpoint, wanted, state.get("network") or {})
-            change(engine, wanted, "connect", endpoint=asked, links=wanted["links"])
+            if not state.get("network"):
+                raise Conflict(
+                    f"container {record['name']} runs without networks, and can be on one when it starts again",
+                    hint="stop it first, and start it after that",
+                )
+            change(engine, wanted, "connect", endpoint=asked)
         engine.containers.save(wanted)
 
 
@@ -140,14 +145,11 @@ def change(engine: Engine, record: Record, op: str, **fields: Any) -> Record:
     attachment.repair(engine)
     connection, _ = networks.begin(engine, op, container=record["id"], **fields)
     with connection:
-        told = next((c for c in connection.request("list")["containers"] if c["id"] == record["id"]), None)
-    if told is None:
-        raise Conflict(f"container {record['name']} is not running")  # it has just ended
-    state = {
-        "endpoints": told["endpoints"],
-        "ports": told["ports"],
-        "nameservers": _nameservers(told["endpoints"]),
-    }
+        connection.request("update", container=record["id"], links=record["links"])
+        rows = [row for row in connection.request("list")["containers"] if row["id"] == record["id"]]
+    endpoints = [endpoint for row in rows for endpoint in row["endpoints"]]
+    ports = [port for row in rows for port in row["ports"]]
+    state = {"endpoints": endpoints, "ports": ports, "nameservers": _nameservers(endpoints)}
     write_name_files(engine, record, state)
     hand_over(engine, record["id"], state)
     return state

@@ -70,7 +70,7 @@ def remove_ports(engine: Engine, name: str, ports: Sequence[Port]) -> dict[str, 
         left = [port for port in asked if not _is_removed(port, ports, gone)]
         # What -P stands for is written out, or the next start would publish it all again.
         without = {**record, "ports": [port.asked() for port in left], "publish_all": False}
-        return _apply(engine, without, {"remove": [port.asked() for port in gone]})
+        return _apply(engine, without, {"remove": _shortest(gone, answered)})
 
 
 def _check_mode(record: Record) -> None:
@@ -87,6 +87,13 @@ def _apply(engine: Engine, record: Record, changes: dict[str, list[Record]]) -> 
     ports = change(engine, record, "ports", **changes)["ports"] if is_live else []
     engine.containers.save(record)
     return port_map(ports)
+
+
+def _shortest(gone: Sequence[Port], answered: Sequence[Port]) -> list[Record]:
+    """The request that means *gone*: of a port that goes everywhere, one row, as a request has its limits."""
+    kept = {port.container for port in answered if port not in gone}
+    rows = [port if port.container in kept else Port(port.container_port, port.protocol) for port in gone]
+    return [port.asked() for port in dict.fromkeys(rows)]
 
 
 def _means(wanted: Port, port: Port) -> bool:

@@ -611,7 +611,8 @@ class Monitor:
     def _attached(self, client: Client, data: bytes, fds: list[int]) -> None:
         """The container has other endpoints or ports; and with a descriptor, another connection to slirp."""
         if data:
-            self.record(network=json.loads(data))
+            with open(data, "rb") as file:
+                self.record(network=json.load(file))
         if fds and self.attachment and not self.over:
             self.attachment.adopt(fds.pop(), client)
         else:
