@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,7 @@ from tests.support.network import (
     Machine,
     Slirp,
     eventually,
+    network,
     on,
 )
 from tests.support.network_servers import BIG, Zone, abort, answering, echo, hello, read_all, swallow, tell_peer
@@ -56,6 +58,35 @@ def test_a_megabyte_goes_each_way_whole(machine: Machine, box: Box) -> None:
         assert read_all(connection).decode() == hashlib.sha256(BIG).hexdigest()
     with machine.server(FAR6, hello(BIG)) as address, box.tcp(*address) as connection:
         assert read_all(connection) == BIG
+
+
+def test_who_reads_slowly_gets_everything(machine: Machine, box: Box) -> None:
+    """More than all buffers on the way hold, so that the sender has to wait, too."""
+    whole = BIG * 24
+    with machine.server(FAR4, hello(whole)) as address, box.tcp(*address) as connection:
+        assert select.select([connection], [], [], 10)[0]
+        digest, length = hashlib.sha256(), 0
+        while data := connection.recv(1 << 20):
+            digest.update(data)
+            length += len(data)
+            if length < 4 << 20:
+                select.select([], [], [], 0.02)
+        assert (length, digest.digest()) == (len(whole), hashlib.sha256(whole).digest())
+
+
+def test_what_is_sent_after_the_other_side_s_end_arrives(machine: Machine, box: Box) -> None:
+    received: list[bytes] = []
+
+    def end_first(connection: socket.socket, peer: Any) -> None:
+        connection.shutdown(socket.SHUT_WR)
+        received.append(read_all(connection))
+
+    with machine.server(FAR4, end_first) as address, box.tcp(*address) as connection:
+        assert connection.recv(1) == b""
+        connection.sendall(BIG)
+        connection.shutdown(socket.SHUT_WR)
+        assert eventually(lambda: received)
+    assert received == [BIG]
 
 
 def test_a_hundred_connections_at_once(machine: Machine, box: Box) -> None:
@@ -191,3 +222,41 @@ def test_links_are_names_on_a_network_without(slirp: Slirp, fresh: Fresh) -> Non
     other = slirp.box("other", [on(place)])
     assert web.lookup("database") == web.lookup("db") == [db.ipv4]
     assert other.lookup("database") == other.lookup("db") == []
+
+
+# Servers that are containers, and networks of one version
+
+
+def test_a_container_can_be_the_resolver_of_another(slirp: Slirp, fresh: Fresh) -> None:
+    place = fresh(internal=True, names=True)
+    own = Zone({"ads.example.org": ("203.0.113.99", "2001:db8::99")})
+    pihole = slirp.box("pihole", [on(place)])
+    with (
+        pihole.udp_server(53, answer=own.answer),
+        pihole.server(own.serve, 53),
+        pihole.udp_server(53, pihole.ipv6, answer=own.answer),
+    ):
+        for server in (pihole.ipv4, pihole.ipv6):
+            web = slirp.box("web", [on(place)], dns=[server])
+            assert eventually(lambda web=web: web.lookup("ads.example.org") == ["203.0.113.99"])  # type: ignore[misc]
+            assert web.lookup("pihole") == [pihole.ipv4]
+            if server == pihole.ipv4:
+                assert eventually(lambda web=web: "203.0.113.99" in web.dig("ads.example.org", "+tcp"))  # type: ignore[misc]
+            web.close()
+
+
+@pytest.mark.parametrize("version", ["ipv4", "ipv6"])
+def test_a_network_of_one_version_of_ip_is_whole(slirp: Slirp, machine: Machine, version: str) -> None:
+    place = (
+        network("only4", "10.240.0.0/16", names=True)
+        if version == "ipv4"
+        else network("only6", ipv6="fd00:f6::/64", names=True)
+    )
+    web, db = slirp.box("web", [on(place)]), slirp.box("db", [on(place)])
+    kind, far = ("A", FAR4) if version == "ipv4" else ("AAAA", FAR6)
+    assert web.lookup("db", kind) == [db.endpoints[0][version]]
+    assert web.lookup("db", "AAAA" if kind == "A" else "A") == []
+    assert web.lookup("www.example.org", kind) == [far]
+    with machine.server(far, echo) as address, web.tcp(*address) as connection:
+        connection.sendall(b"x")
+        assert connection.recv(1) == b"x"

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,3 +123,50 @@ def test_it_leaves_when_nothing_is_attached_for_a_while(machine: Machine) -> Non
         assert not slirp.ended(0.5)
         web.close()
         assert slirp.ended(15)
+
+
+def test_it_works_for_a_user_with_one_id(tmp_path: Path) -> None:
+    """As where there are no subordinate ids."""
+    with Machine(tmp_path, one_id=True) as machine, machine.slirp() as slirp:
+        place = network("home", "10.253.0.0/16", names=True)
+        web, db = slirp.box("web", [on(place)], ports=[published(80)]), slirp.box("db", [on(place)])
+        assert web.lookup("db") == [db.ipv4]
+        with machine.server(FAR4, echo) as address, web.server(hello(b"hello"), 80):
+            web.tcp(*address).close()
+            with machine.open_socket() as sock:
+                sock.connect((HOST4, web.port(80)))
+                assert read_all(sock) == b"hello"
+
+
+def test_what_meets_the_packets_can_do_nothing_else(machine: Machine) -> None:
+    with machine.slirp() as slirp:
+        slirp.box("web", [on(network("home", "10.254.0.0/16"))])
+        [pid] = slirp.stack_pids()
+        status = machine.run("cat", f"/proc/{pid}/status").stdout
+        for line in ("CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "CapBnd:\t0000000000000000"):
+            assert line in status
+        assert "NoNewPrivs:\t1" in status
+        assert "Seccomp:\t2" in status
+        assert machine.run("ls", "-A", f"/proc/{pid}/root").stdout == ""
+
+
+def test_nothing_of_it_is_left_when_it_has_ended(machine: Machine) -> None:
+    before = running()
+    with machine.slirp() as slirp:
+        slirp.box("web", [on(network("home", "10.254.0.0/16"))], ports=[published(80)])
+        socket_path = slirp.socket_path
+        assert running() - before
+    assert eventually(lambda: not running() - before), running() - before
+    assert not socket_path.exists()
+
+
+def running() -> set[int]:
+    """Processes with slirp's command line, or its name."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"\0slirp\0" in (entry / "cmdline").read_bytes() or "slirp" in (entry / "comm").read_text():
+                found.add(int(entry.name))
+        except OSError:
+            continue  # it has ended meanwhile
+    return found

@@ -127,3 +127,33 @@ def test_a_container_that_starts_again_keeps_address_and_ports(slirp: Slirp, fre
     with web.server(hello(b"again"), 80), machine.open_socket(net=machine.world) as sock:
         sock.connect((HOST4, web.port(80)))
         assert read_all(sock) == b"again"
+
+
+def test_a_container_reaches_published_ports_by_the_machine_s_address(
+    slirp: Slirp, fresh: Fresh, machine: Machine
+) -> None:
+    web = slirp.box("web", [on(fresh())], ports=[published(80), published(81, protocol="udp")])
+    other = slirp.box("other", [on(fresh())])
+    with web.server(hello(b"hello"), 80), web.udp_server(81):
+        for box in (web, other):
+            with box.tcp(HOST4, web.port(80)) as connection:
+                assert read_all(connection) == b"hello"
+            with box.udp() as sock:
+                sock.sendto(b"?", (HOST4, web.port(81, "udp")))
+                assert sock.recv(10) == b"?"
+
+
+def test_an_address_and_a_mac_can_be_asked_for_once(slirp: Slirp, fresh: Fresh) -> None:
+    place = fresh()
+    subnet = place["ipv4"]["subnet"].rpartition(".")[0]
+    wanted = on(place, f"{subnet}.77", ipv6=place["ipv6"]["gateway"] + "77", mac="02:42:11:22:33:44")
+    web = slirp.box("web", [wanted])
+    told = web.run("ip", "addr", "show", "dev", "eth0").stdout
+    assert f"{subnet}.77/" in told
+    assert "02:42:11:22:33:44" in told
+    with pytest.raises(Refused) as refused:
+        slirp.box("other", [wanted])
+    assert refused.value.kind == "Conflict"
+    with pytest.raises(Refused) as refused:
+        slirp.box("other", [on(place, "192.0.2.7")])
+    assert refused.value.kind == "InvalidInput"

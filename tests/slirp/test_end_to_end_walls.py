@@ -50,6 +50,17 @@ def test_networks_do_not_reach_each_other(slirp: Slirp, fresh: Fresh) -> None:
     assert "NOERROR" not in one.dig("www.example.org", "+time=1", server=two.gateway)
 
 
+def test_containers_of_a_network_without_icc_do_not_reach_each_other(
+    slirp: Slirp, fresh: Fresh, machine: Machine
+) -> None:
+    place = fresh(icc=False)
+    web, db = slirp.box("web", [on(place)]), slirp.box("db", [on(place)])
+    with db.server(echo, 80), machine.server(FAR4, echo) as address:
+        assert web.failure(db.ipv4, 80, timeout=1) != ""
+        assert web.failure(*address) == ""
+    assert "100% packet loss" in web.run("ping", "-c", "1", "-W", "1", db.ipv6, check=False).stdout
+
+
 def test_a_second_network_comes_and_goes_while_the_container_runs(slirp: Slirp, fresh: Fresh) -> None:
     first, second = fresh(names=True), fresh(names=True)
     web, db = slirp.box("web", [on(first)]), slirp.box("db", [on(second)])

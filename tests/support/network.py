@@ -169,7 +169,13 @@ class Machine:
         """A command of the machine's root, in the machine's network or in *net*."""
         net = self.net if net is None else net
         pid = self._agent.pid
-        enter = ["nsenter", f"--user=/proc/{pid}/ns/user", f"--mount=/proc/{pid}/ns/mnt", f"--net=/proc/self/fd/{net}"]
+        enter = [
+            "nsenter",
+            "--preserve-credentials",
+            f"--user=/proc/{pid}/ns/user",
+            f"--mount=/proc/{pid}/ns/mnt",
+            f"--net=/proc/self/fd/{net}",
+        ]
         done = subprocess.run([*enter, *argv], capture_output=True, text=True, pass_fds=[net], timeout=timeout)
         assert not check or done.returncode == 0, f"{argv}: {done.returncode}: {done.stdout}{done.stderr}"
         return done
