@@ -69,6 +69,7 @@ _SYSCTLS = {
     "ipv4/ip_forward": "1",
     "ipv4/ip_unprivileged_port_start": "0",  # the stack, without capabilities, binds sockets to the servers' ports
     "ipv6/conf/all/forwarding": "1",
+    "ipv6/conf/lo/disable_ipv6": "0",  # marked packets are routed to it
     "ipv6/conf/default/disable_ipv6": "1",  # for the ports, which have no addresses
     # br_netfilter would send bridged packets through the rules for routed ones.
     "bridge/bridge-nf-call-iptables": "0",
