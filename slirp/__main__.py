@@ -13,8 +13,12 @@ from slirp import options, spare, syscalls
 from slirp.errors import SlirpError
 
 
-def main() -> int:
-    """Run; the exit status."""
+def main() -> None:
+    """Run, and exit."""
+    sys.exit(_status())
+
+
+def _status() -> int:
     try:
         asked = options.parse(sys.argv[1:])
     except options.Misused as error:
@@ -96,4 +100,4 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -2,9 +2,9 @@
 
 import os
 
-from slirp import requests
+from slirp import channel, requests
 from slirp.addresses import mac_of
-from slirp.errors import Conflict, NotFound
+from slirp.errors import Conflict, InvalidInput, NotFound
 from slirp.links import Interface
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from slirp.networks import Network
     from slirp.ports import Binding
 
+_MOST_TOLD = 64 << 10  # bytes of a container, as STACK is told
 _ROW = 256  # ports that a row of a list has at most
 _MOST_SERVERS = 3  # resolv.conf(5): more are not read
 
@@ -174,10 +175,29 @@ class Attachment:
         egress = requests.rules(told) if "egress" in told else self.egress
         links = requests.parse_links(told) if "links" in told else self.links
         asked = requests.mapping(told.get("aliases") or {}, "aliases")
-        aliases = [(self.endpoint(network), requests.texts(asked, network, 64)) for network in asked]
+        aliases = {self.endpoint(network): requests.texts(asked, network, 64) for network in asked}
+        before = self.name, self.egress, self.links, [endpoint.aliases for endpoint in self.endpoints]
+        wanted = name, egress, links, [aliases.get(endpoint, endpoint.aliases) for endpoint in self.endpoints]
+        self._be(*wanted)
+        try:
+            self.check_size()
+        except InvalidInput:
+            self._be(*before)
+            raise
+
+    def _be(self, name: str, egress: list[str] | None, links: list[list[str]], aliases: list[list[str]]) -> None:
         self.name, self.egress, self.links = name, egress, links
-        for endpoint, names in aliases:
+        for endpoint, names in zip(self.endpoints, aliases, strict=True):
             endpoint.aliases = names
+
+    def check_size(self) -> None:
+        """Raise InvalidInput where STACK could not be told of it in one message."""
+        try:
+            size = len(channel.encoded(self.told()))
+        except ValueError:
+            size = channel.MAX_MESSAGE
+        if size > _MOST_TOLD:
+            raise InvalidInput(f"container {self.name} has too many aliases, links and rules")
 
     def told(self) -> "dict[str, Any]":
         """As STACK is told."""

@@ -8,7 +8,7 @@ import fcntl
 import os
 from contextlib import ExitStack
 
-from slirp import channel, links, ports, requests
+from slirp import links, ports, requests
 from slirp.attachment import Attachment, Endpoint
 from slirp.errors import Conflict, HostUnsupported, InvalidInput, NotFound, SlirpError
 from slirp.networks import told_why
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     Told = dict[str, Any]
 
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-_MOST_TOLD = channel.MAX_MESSAGE - 1024  # bytes of a container, told to STACK in one message
 
 
 class Containers:
@@ -72,7 +71,7 @@ class Containers:
             for asked in endpoints:
                 self._join(attachment, asked)
             self._open(attachment, wanted)
-            _check_size(attachment)
+            attachment.check_size()
             undo.pop_all()
         self._by_id[attachment.id] = attachment
         self._changed()
@@ -104,19 +103,22 @@ class Containers:
     def plug(self, attachment: Attachment, netns_fd: int) -> None:
         """Give the namespace of *netns_fd* the container's interfaces, and accept on its ports. Raises SlirpError."""
         _check_namespace(netns_fd)
-        self._unplug(attachment)
+        self._unplug(attachment, wait=_same_file(attachment.netns_fd, netns_fd))
         attachment.plug(netns_fd)
         try:
             self._stack.tell(attachment.told())
             for endpoint in attachment.endpoints:
                 self._connect(attachment, endpoint)
         except BaseException:
-            self._unplug(attachment)
+            self._unplug(attachment, wait=True)
             raise
         self._publish(attachment)
 
-    def _unplug(self, attachment: Attachment) -> None:
-        """As before `plug`: no interface, no flow, and nobody answers on the ports."""
+    def _unplug(self, attachment: Attachment, *, wait: bool = False) -> None:
+        """As before `plug`: no interface, no flow, and nobody answers on the ports.
+
+        The kernel takes its time to remove an interface, which is waited for where the next may have its name.
+        """
         if attachment.netns_fd < 0:
             return
         for handle in attachment.published:
@@ -124,7 +126,7 @@ class Containers:
         attachment.published.clear()
         self._stack.tell({"do": "container-gone", "id": attachment.id})
         for endpoint in attachment.endpoints:
-            self._disconnect(endpoint, wait=False)
+            self._disconnect(endpoint, wait=wait)
         attachment.unplug()
 
     def _connect(self, attachment: Attachment, endpoint: Endpoint) -> None:
@@ -150,7 +152,7 @@ class Containers:
         """One more network for a container that may run. Raises SlirpError."""
         endpoint = self._join(attachment, asked)
         try:
-            _check_size(attachment)
+            attachment.check_size()
             if attachment.netns_fd >= 0:
                 self._stack.tell(attachment.told())
                 self._connect(attachment, endpoint)
@@ -246,13 +248,16 @@ class Containers:
             if attachment.netns_fd >= 0:
                 self._publish(attachment)
 
-    def listed(self) -> "list[Told]":
-        """All of them, as commands are told."""
-        return [row for attachment in self._by_id.values() for row in attachment.listed()]
+    def listed(self, only: Attachment | None) -> "list[Told]":
+        """All of them, or one, as commands are told."""
+        return [row for one in self._chosen(only) for row in one.listed()]
+
+    def _chosen(self, only: Attachment | None) -> list[Attachment]:
+        return [only] if only else list(self._by_id.values())
 
     def statistics(self, only: Attachment | None) -> "dict[str, Told]":
         """{container id: {interface: counters}}, as the container sees them. Raises SlirpError."""
-        chosen = [only] if only else list(self._by_id.values())
+        chosen = self._chosen(only)
         endpoints = [(one.id, endpoint) for one in chosen for endpoint in one.endpoints if endpoint.port is not None]
         counters = {network: _counters(network) for network in {endpoint.network for _, endpoint in endpoints}}
         found: dict[str, Told] = {one.id: {} for one in chosen}
@@ -276,15 +281,6 @@ def _find(attachment: Attachment, port: "Port") -> "list[Binding]":
     return found
 
 
-def _check_size(attachment: Attachment) -> None:
-    try:
-        size = len(channel.encoded(attachment.told()))
-    except ValueError:
-        size = channel.MAX_MESSAGE
-    if size > _MOST_TOLD:
-        raise InvalidInput(f"container {attachment.name} has too many aliases, links and rules")
-
-
 def _check_namespace(fd: int) -> None:
     """That *fd* is a network namespace, and not the one that HUB is in."""
     try:
@@ -293,10 +289,12 @@ def _check_namespace(fd: int) -> None:
         kind = 0
     if kind != CLONE_NEWNET:
         raise InvalidInput("the descriptor is not that of a network namespace")
-    own = os.stat("/proc/self/ns/net")
-    given = os.fstat(fd)
-    if (own.st_dev, own.st_ino) == (given.st_dev, given.st_ino):
+    if os.path.samestat(os.stat("/proc/self/ns/net"), os.fstat(fd)):
         raise InvalidInput("the network namespace is the host's")
+
+
+def _same_file(fd: int, other: int) -> bool:
+    return fd >= 0 and os.path.sameopenfile(fd, other)
 
 
 def _counters(network: "Network") -> "dict[int, dict[str, int]]":

@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 _MOST_SOCKETS = 64  # in one message to STACK
-_LOOK_AT_RESOLVERS, _AT_MOST_EVERY = 5.0, 1.0  # seconds
+_LOOK_EVERY, _AT_MOST_EVERY = 5.0, 1.0  # seconds
 _FIRST_LINGER = 10.0  # whoever started it has to come first
-_PARTING = 2.0  # seconds for the spare to end STACK and itself
 
 
 class Hub:
@@ -52,7 +51,7 @@ class Hub:
         self._ready_fd = options.ready_fd
         self._status = 0
         self._resolvers = Resolvers()
-        self._looked = 0.0
+        self._looked = 0.0  # when, at the resolvers
         self._linger = self._loop.later(max(options.linger, _FIRST_LINGER), self._expired)
         self._stack = Stack(self._loop, log, spare, hear=self._hear, tell_all=self._tell_all, give_up=self._give_up)
         self._networks = Networks(self._loop, self._kernel, options.linger, self._stack.tell)
@@ -79,7 +78,7 @@ class Hub:
             self._loop.watch(self._options.exit_fd, 0, lambda events: self._leave("the exit descriptor was closed"))
         self._stack.adopt(ours, error_fd)
         self._tell_all()
-        self._look_at_resolvers()
+        self._look_after()
         self._server.serve(self._loop, self._handle, self._gone)
         self._loop.run()
         return self._status
@@ -183,7 +182,8 @@ class Hub:
         connection.answer()
 
     def _list(self, connection: "Connection", told: "Told", fds: list[int]) -> None:
-        connection.answer_parts({"containers": rows} for rows in control.parts(self._containers.listed()))
+        only = self._containers.find(told) if told.get("container") else None
+        connection.answer_parts({"containers": rows} for rows in control.parts(self._containers.listed(only)))
 
     def _stats(self, connection: "Connection", told: "Told", fds: list[int]) -> None:
         only = self._containers.find(told) if told.get("container") else None
@@ -240,6 +240,8 @@ class Hub:
         network = self._networks.find(network_id) if isinstance(network_id, str) else None
         if network is None or kind not in KINDS or not isinstance(count, int) or not 0 < count <= 1024:
             return  # a network that has just gone, or nonsense
+        if self._stack.is_behind():
+            return  # it does not take what it has asked for, and would have us keep descriptors for it
         for start in range(0, count, _MOST_SOCKETS):
             fds = make_sockets(network.links.netns_fd, kind, min(_MOST_SOCKETS, count - start))
             try:
@@ -249,10 +251,12 @@ class Hub:
                 for fd in fds:
                     os.close(fd)
 
-    def _look_at_resolvers(self) -> None:
-        self._loop.later(_LOOK_AT_RESOLVERS, self._look_at_resolvers)
+    def _look_after(self) -> None:
+        """What has to be looked at from time to time, while there is anybody whom it concerns."""
+        self._loop.later(_LOOK_EVERY, self._look_after)
         if len(self._containers):
             self._compare_resolvers()
+            self._stack.check()
 
     def _compare_resolvers(self) -> None:
         if self._loop.now() - self._looked < _AT_MOST_EVERY:

@@ -5,7 +5,6 @@ command a terminal, and a flood of them costs two files of a mebibyte and no mor
 """
 
 import os
-import sys
 import time
 
 _MOST_BYTES = 1 << 20  # of one file; one older file is kept as PATH.1
@@ -45,12 +44,6 @@ class Log:
         os.close(self._fd)
         self._fd = -1
         self._open()
-
-    def take_stderr(self) -> None:
-        """What Python itself writes (a crash) goes to the file, too; without one, standard error stays as it is."""
-        if self._path:
-            sys.stderr.flush()
-            os.dup2(self._fd, 2)
 
 
 def _printable(line: str) -> str:

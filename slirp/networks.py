@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from slirp.kernel import Kernel
     from slirp.loop import Loop, Timer
 
+_TUN_HINT = "have root run `modprobe tun` and `chmod 666 /dev/net/tun`"
+
 
 class Network:
     """One of them: *asked* is what it is to be, *links* what the kernel has of it."""
@@ -40,7 +42,8 @@ class Network:
         try:
             return kernel.links(Plan(gateway4, gateway6, self.asked.mtu, self.asked.icc))
         except OSError as error:
-            raise HostUnsupported(f"cannot make network {self.asked.name}: {told_why(error)}") from error
+            message = f"cannot make network {self.asked.name}: {told_why(error)}"
+            raise HostUnsupported(message, hint=_TUN_HINT if "tun" in message else "") from error
 
     def take(self, asked: requests.Endpoint) -> tuple[str, str]:
         """IPv4 and IPv6 address of an endpoint; "" where the network has none of that family. Raises SlirpError."""

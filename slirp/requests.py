@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from slirp.addresses import parse_mac
+from slirp.egress import parse_rules
 from slirp.errors import InvalidInput
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 _LONGEST = 255  # characters of a name: a DNS name has no more
 _MOST_ENDPOINTS, _MOST_ALIASES, _MOST_LINKS, _MOST_SERVERS, _MOST_RULES = 64, 64, 256, 16, 1024
+_LONGEST_LIST = 16 << 10  # characters of all its texts: one message to STACK has room for it
 _LEAST_MTU, _MOST_MTU = 1280, 65520  # IPv6's least; a tun's most, with room for IP's header
 PORTS_AT_ONCE = 4096
 
@@ -109,8 +111,9 @@ def parse_links(told: "Told") -> list[list[str]]:
     """[container id, alias] each."""
     rows = sequence(told, "links", _MOST_LINKS)
     for row in rows:
-        if not (isinstance(row, list) and len(row) == 2 and all(isinstance(part, str) for part in row)):
+        if not (isinstance(row, list) and len(row) == 2):
             raise InvalidInput("links are pairs of a container's id and an alias")
+        texts({"links": row}, "links", 2)
     return rows
 
 
@@ -121,7 +124,14 @@ def servers(told: "Told") -> list[str]:
 
 def rules(told: "Told") -> list[str] | None:
     """The egress rules; None allows everything."""
-    return None if told.get("egress") is None else texts(told, "egress", _MOST_RULES)
+    if told.get("egress") is None:
+        return None
+    found = texts(told, "egress", _MOST_RULES)
+    try:
+        parse_rules(found)
+    except ValueError as error:
+        raise InvalidInput(f"egress rule {error}") from None
+    return found
 
 
 def mapping(told: object, what: str) -> "Told":
@@ -145,8 +155,10 @@ def sequence(told: "Told", name: str, most: int) -> "list[Any]":
 
 def texts(told: "Told", name: str, most: int) -> list[str]:
     """The list of texts of that name."""
-    values = sequence(told, name, most)
-    return [text({name: value}, name, needed=True) for value in values]
+    values = [text({name: value}, name, needed=True) for value in sequence(told, name, most)]
+    if sum(map(len, values)) > _LONGEST_LIST:
+        raise InvalidInput(f"{name} are more than {_LONGEST_LIST} characters")
+    return values
 
 
 def text(told: "Told", name: str, *, needed: bool = False) -> str:

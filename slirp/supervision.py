@@ -28,6 +28,8 @@ _DEATHS, _WITHIN = 5, 10.0  # more deaths in so many seconds: it will not get be
 _MOST_UNSENT = 20_000  # messages; a STACK that does not read has lost its way, and is started anew
 _AT_ONCE = 64  # messages of STACK before others are heard
 _ANSWER_WITHIN = 5.0
+_STUCK = 30.0  # seconds without an answer
+_BEHIND = 64  # unsent messages
 _RETRY = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # too many descriptors on their way: unix(7)
 
 
@@ -45,8 +47,8 @@ class Stack:
     """The process, through the spare that forks it (spare.py) and the channel it reads."""
 
     __slots__ = (
-        *("_channel", "_deaths", "_error_fd", "_give_up", "_hear", "_last_words", "_log", "_loop", "_questions"),
-        *("_spare", "_tag", "_tell_all", "_unsent", "pid", "ready"),
+        *("_channel", "_checking", "_deaths", "_error_fd", "_give_up", "_hear", "_last_words", "_log", "_loop"),
+        *("_questions", "_spare", "_tag", "_tell_all", "_unsent", "pid", "ready"),
     )
 
     def __init__(
@@ -68,6 +70,7 @@ class Stack:
         self._unsent: collections.deque[tuple[dict[str, Any], list[int]]] = collections.deque()
         self._questions: dict[int, Question] = {}
         self._tag = 0
+        self._checking = 0  # the pid of the STACK that has been asked whether it lives
         self._deaths: list[float] = []
         self.pid = 0
         self.ready = False
@@ -140,6 +143,25 @@ class Stack:
             for _, events in poll.poll(50):
                 self._ready_channel(events)  # select.POLLIN and POLLOUT are EPOLLIN and EPOLLOUT
         return bool(done) and done[0] is not None
+
+    def check(self) -> None:
+        """See that it still does anything: one that a packet has sent into an endless loop is started anew."""
+        if self._checking or not self.ready:
+            return
+        self._checking = pid = self.pid
+
+        def answer(part: "dict[str, Any] | None") -> None:
+            if self._checking == pid and not (part and part.get("more")):
+                self._checking = 0
+                if part is None and self.ready:
+                    self._log.write(f"STACK has not answered for {_STUCK:.0f} seconds")
+                    self.kill()
+
+        self.ask("flows", "", answer, _STUCK)
+
+    def is_behind(self) -> bool:
+        """Whether it does not read what it is told."""
+        return len(self._unsent) > _BEHIND
 
     def _resolve(self, tag: int, answer: "dict[str, Any] | None") -> None:
         question = self._questions.get(tag)
@@ -232,7 +254,7 @@ class Stack:
     def _ended(self, status: int) -> None:
         self._drain()
         self._close_channel()
-        started, self.pid, self.ready = self.ready, 0, False
+        started, self.pid, self.ready, self._checking = self.ready, 0, False, 0
         self._log.write(f"STACK (the process of all flows) {_how(status)}")
         if not started and not self._deaths:
             self._give_up(f"STACK does not start: it {_how(status)}: {self._last_words}")
@@ -264,6 +286,7 @@ class Stack:
             for fd in fds:
                 os.close(fd)
         self._unsent.clear()
+        self._checking = 0
         for tag in list(self._questions):
             self._resolve(tag, None)
 

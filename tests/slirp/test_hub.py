@@ -6,6 +6,7 @@ The machine is made up (tests/support/network.py), and each test has a process o
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,8 +16,11 @@ from typing import Any
 
 import pytest
 
-from slirp import options
+from slirp import channel, options, supervision
+from slirp import spare as spare_process
 from slirp.log import Log
+from slirp.loop import Loop
+from slirp.supervision import Stack
 from tests.support.network import Box, Machine, Refused, Slirp, eventually, network, on, published
 from tests.support.network_servers import echo, hello, read_all
 
@@ -214,6 +218,7 @@ def test_only_another_network_namespace_can_be_plugged(slirp: Slirp, machine: Ma
     with slirp.client() as client, pytest.raises(Refused, match="nothing is attached"):
         client.request("plug", [one.netns])
     one.plug()
+    one.plug()  # the same once more is nothing wrong
 
 
 # connect and disconnect
@@ -349,6 +354,16 @@ def test_a_container_that_is_not_there_is_not_found(slirp: Slirp, op: str) -> No
     assert told.value.kind == "NotFound"
 
 
+def test_more_than_the_stack_can_be_told_is_refused_and_changes_nothing(slirp: Slirp) -> None:
+    one = slirp.box("one", [on(BACK), on(FRONT)])
+    many = [f"{number}{'x' * 240}" for number in range(64)]
+    slirp.request("update", container=one.id, aliases={BACK["id"]: many}, links=[["a", name] for name in many])
+    for fields in ({"egress": many * 2}, {"egress": ["none"], "links": [[name, name] for name in many * 4]}):
+        with pytest.raises(Refused, match=r"too many aliases, links and rules|are more than"):
+            slirp.request("update", container=one.id, name="uno", **fields)
+    assert [row["name"] for row in slirp.request("list", container=one.id)["containers"]] == ["one"]
+
+
 def test_an_unknown_request_is_refused(slirp: Slirp) -> None:
     with pytest.raises(Refused, match="unknown request 'dance'"):
         slirp.request("dance")
@@ -430,6 +445,34 @@ def test_a_stack_that_is_killed_is_followed_by_one_that_knows_all(machine: Machi
                 assert read_all(client) == b"here"
         assert "STACK (the process of all flows) was killed by signal 9" in slirp.log()
         assert "error in a handler" not in slirp.log(), slirp.log()
+
+
+def test_a_stack_that_does_nothing_any_more_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_STUCK", 0.2)
+    ours, spare = channel.pair()
+    loop, log = Loop(), Log(str(tmp_path / "log"))
+    stack = Stack(loop, log, ours, hear=lambda told: None, tell_all=lambda: None, give_up=lambda why: None)
+    stack.adopt(*supervision.order(ours))
+    word, [fd, error_fd] = spare_process._receive(spare)
+    with socket.socket(fileno=fd) as other, ours, spare:
+        os.close(error_fd)
+        spare.send(b"started 5")
+        channel.send(other, {"do": "ready"})
+        while not (stack.ready and stack.pid):
+            loop.turn(1)
+        for answered in (True, False):
+            stack.check()
+            loop.turn(0)
+            asked, _ = channel.receive(other)
+            assert asked is not None
+            if answered:
+                channel.send(other, {"do": "answer", "tag": asked["tag"], "flows": []})
+            else:
+                while "has not answered" not in (tmp_path / "log").read_text():
+                    loop.turn(0.1)
+            loop.turn(0)
+        assert (word, spare.recv(64)) == (b"start", b"kill")
+        stack._close_channel()
 
 
 def test_a_stack_that_will_not_live_ends_it(machine: Machine) -> None:
