@@ -55,21 +55,24 @@ def attach(engine: Engine, record: Record, state: Record) -> Attached:
     """
     _check_links(engine, record)
     before = state.get("network") or {}
-    try:
-        return _attach(engine, record, before, before.get("ports", ()))
-    except Conflict:
-        # A container that has just ended may hold them for a moment; or a port that was chosen last time is taken now.
+    usual, fresh = asked_ports(record, before.get("ports", ())), asked_ports(record, ())
+    # A container that has just ended may hold what is asked for, for a moment. Or a port that was chosen last time is
+    # taken by now, and is chosen anew.
+    *attempts, last = (usual, usual) if usual == fresh else (usual, usual, fresh)
+    for ports in attempts:
+        with suppress(Conflict):
+            return _attach(engine, record, before, ports)
         time.sleep(_RELEASE_SECONDS)
-        return _attach(engine, record, before, ())
+    return _attach(engine, record, before, last)
 
 
-def _attach(engine: Engine, record: Record, before: Record, ports: Iterable[Record]) -> Attached:
+def _attach(engine: Engine, record: Record, before: Record, ports: list[Record]) -> Attached:
     connection, answer = networks.begin(
         engine,
         "attach",
         container={"id": record["id"], "name": record["name"], "hostname": record["hostname"]},
         endpoints=[asked_endpoint(engine, endpoint, record, before) for endpoint in record["networks"]],
-        ports=asked_ports(record, ports),
+        ports=ports,
         links=record["links"],
         egress=record["egress"],
         host_loopback=record["host_loopback"],
@@ -84,6 +87,8 @@ def asked_endpoint(engine: Engine, endpoint: Record, record: Record, before: Rec
     On networks with names a container is also known by its short id, as in Docker.
     """
     network = networks.find(engine, endpoint["name"])
+    if network.id != endpoint["id"]:  # there is another one of that name by now
+        raise NotFound(f"network {endpoint['id']} not found")
     previous = next((known for known in before.get("endpoints", ()) if known["network"] == network.id), None)
     own = [record["id"][:12]] if network.has_names else []
     return {
@@ -228,6 +233,18 @@ def hand_over(engine: Engine, container_id: str, state: Record, connection_fd: i
 # Repair
 
 
+def mend(engine: Engine) -> None:
+    """Bring back the networks of what runs, where slirp is not there: its monitors may have tried in vain.
+
+    Before the lock of any container is taken, since others who mend may wait for it.
+    """
+    connection = networks.running(engine)
+    if connection is None:
+        repair(engine)
+    else:
+        connection.close()
+
+
 def repair(engine: Engine) -> list[str]:
     """Attach again what runs and has lost its networks, since slirp has died; the ids of those containers.
 
@@ -270,10 +287,10 @@ def _repair(engine: Engine, container_id: str) -> None:
     record, state = engine.containers.load(container_id), engine.containers.state(container_id)
     before = state["network"]
     try:
-        attached = _attach(engine, record, before, before["ports"])
+        attached = _attach(engine, record, before, asked_ports(record, before["ports"]))
     except Conflict as error:
         os.write(2, f"rootless: container {container_id[:12]} is not published any more: {error}\n".encode())
-        attached = _attach(engine, {**record, "ports": [], "publish_all": False}, before, ())
+        attached = _attach(engine, record, before, [])
     with attached.connection as connection:
         write_name_files(engine, record, attached.state)
         hand_over(engine, container_id, attached.state, connection.fileno())

@@ -92,14 +92,18 @@ def warn(options: ContainerOptions) -> None:
         raise InvalidInput(f"--egress cannot hold with --network {mode}: it is slirp that watches over it")
 
 
-def foresee(engine: Engine, options: ContainerOptions) -> None:
-    """Have slirp started meanwhile, if a container with these options needs it. Raises what check does, NotFound."""
+def foresee(engine: Engine, options: ContainerOptions) -> bool:
+    """Have slirp started meanwhile, if a container with these options needs it; whether it was not there.
+
+    Raises what check does, NotFound.
+    """
     check(options)
     mode = network_mode(options)
-    if has_networks(mode):
-        for name in (mode, *(option.name for option in options.networks[1:])):
-            networks.find(engine, name)
-        networks.begin_early(engine)
+    if not has_networks(mode):
+        return False
+    for name in (mode, *(option.name for option in options.networks[1:])):
+        networks.find(engine, name)
+    return networks.begin_early(engine)
 
 
 def fields(options: ContainerOptions, exposed: Iterable[str]) -> Record:

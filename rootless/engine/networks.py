@@ -51,21 +51,22 @@ def begin(engine: Engine, op: str, *, directory: str = "", **fields: Any) -> tup
     return slirp.begin(directory or engine.session, _command(), _seal, op, **fields)
 
 
-def begin_early(engine: Engine) -> None:
+def begin_early(engine: Engine) -> bool:
     """Start slirp, if it is not there, beside what the caller goes on to do: `begin` waits for it then.
 
-    What goes wrong is told to who needs it.
+    Whether it was not there. What goes wrong is told to who needs it.
     """
     connection = running(engine)
     if connection is not None:
         connection.close()
-        return
+        return False
     engine.enter_namespace()
     if os.fork() == 0:
         try:
             slirp.ensure(engine.session, _command(), _seal)
         finally:
             os._exit(0)
+    return True
 
 
 def _command() -> list[str]:

@@ -6,7 +6,7 @@ from contextlib import closing
 from functools import partial
 
 from rootless.engine import attach as attaching
-from rootless.engine import network_options
+from rootless.engine import attachment, network_options
 from rootless.engine.attach import Attachment, parse_detach_keys
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
@@ -38,7 +38,8 @@ def run(
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
-    network_options.foresee(engine, options)
+    if network_options.foresee(engine, options):
+        attachment.repair(engine)
     with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)
         try:

@@ -38,6 +38,8 @@ def start(
     """
     container_id = record["id"]
     rung = engine.enter_namespace()
+    if record["networks"]:
+        attachment.mend(engine)
     with engine.containers.lock(container_id):
         state = engine.containers.state_locked(container_id)
         if state["status"] in LIVE:
