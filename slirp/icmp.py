@@ -79,11 +79,12 @@ class Flow:
 class Icmp:
     """The echo flows of all containers."""
 
-    __slots__ = ("_flows", "_services", "_sweeping", "dropped")
+    __slots__ = ("_flows", "_numbers", "_services", "_sweeping", "dropped")
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._flows: dict[Key, Flow] = {}
+        self._numbers: dict[str, int] = {}  # of flows, by container
         self._sweeping = False
         self.dropped = 0  # what is no echo request, or could not be sent
         services.outward.live.append(self.reaches)
@@ -145,6 +146,7 @@ class Icmp:
                 return None
         flow = Flow(key, endpoint.container.id, route.address, made, self._services.loop.now())
         self._flows[key] = flow
+        self._numbers[flow.container] = self._numbers.get(flow.container, 0) + 1
         if made is not None:
             self._services.loop.watch(made.fileno(), select.EPOLLIN, lambda _events: self._answered(flow, made))
         if not self._sweeping:
@@ -209,13 +211,20 @@ class Icmp:
 
     def _make_room(self, container_id: str) -> None:
         """Close the longest idle sixteenth, if the container could not have another flow."""
-        for full, flows in ((MOST_OF_CONTAINER, self._of(container_id)), (MOST, self._of(None))):
-            if len(flows) >= full:
-                for flow in sorted(flows, key=lambda flow: flow.last)[: full // 16]:
-                    self._close(flow)
+        if self._numbers.get(container_id, 0) >= MOST_OF_CONTAINER:
+            flows = self._of(container_id)
+        elif len(self._flows) >= MOST:
+            flows = self._of(None)
+        else:
+            return
+        for flow in sorted(flows, key=lambda flow: flow.last)[: len(flows) // 16 + 1]:
+            self._close(flow)
 
     def _close(self, flow: Flow) -> None:
-        self._flows.pop(flow.key, None)
+        del self._flows[flow.key]
+        self._numbers[flow.container] -= 1
+        if not self._numbers[flow.container]:
+            del self._numbers[flow.container]
         if flow.socket is not None:
             self._services.loop.unwatch(flow.socket.fileno())
             flow.socket.close()

@@ -14,6 +14,7 @@ ICMP message that it would have got itself.
 """
 
 import errno
+import resource
 import select
 import socket
 
@@ -21,7 +22,7 @@ from slirp.batch import Batch, Relayed
 from slirp.model import Endpoint, Network, unpacked
 from slirp.outward import Refusal, Route
 from slirp.services import Services
-from slirp.udp_flow import Flow, Flows, adopted, make_room, new_socket, spelled, strays
+from slirp.udp_flow import Complaints, Flow, Flows, adopted, make_room, new_socket, spelled, strays
 from slirp.udp_published import UdpPorts
 from slirp.wire import icmp, ip
 from slirp.wire import udp as wire
@@ -39,6 +40,7 @@ LARGEST_KEPT = 2048  # bytes of a first datagram that is kept for the second add
 SWEEP = 5.0  # seconds between two looks for flows that are over
 _IP_MTU, _IPV6_MTU = 14, 24  # linux/in.h, linux/in6.h
 _LOCALHOST6 = bytes(15) + b"\1"
+_SCARCE = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _REASONS = {
     errno.ECONNREFUSED: Unreachable.PORT,
     errno.EHOSTUNREACH: Unreachable.HOST,
@@ -54,12 +56,23 @@ _REASONS = {
 class Udp:
     """The UDP flows of all containers."""
 
-    __slots__ = ("_batch", "_ports", "_published", "_quiet", "_services", "_sweeping", "_table", "dropped")
+    __slots__ = (
+        "_batch",
+        "_complaints",
+        "_ports",
+        "_published",
+        "_quiet",
+        "_services",
+        "_sweeping",
+        "_table",
+        "dropped",
+    )
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._batch = Batch()
-        self._table = Flows()
+        self._table = Flows(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._complaints = Complaints(services.log)
         self._ports: dict[tuple[str, bytes, int], list[int]] = {}  # a container's port → the host's, and its flows
         self._sweeping = False
         self._quiet = True
@@ -111,7 +124,9 @@ class Udp:
                 self.close(flow)
 
     def close(self, flow: Flow) -> None:
-        """End it."""
+        """End it, unless it has ended."""
+        if self._table.all.get(flow.key) is not flow:
+            return
         self._table.remove(flow)
         source = flow.key[:3]
         if flow.handle < 0 and (shared := self._ports.get(source)):
@@ -127,7 +142,9 @@ class Udp:
             flow.ended()
 
     def add(self, flow: Flow) -> None:
-        """A flow begins: its host's socket is heard from now on."""
+        """A flow begins, in place of one between the same ends: its host's socket is heard from now on."""
+        if before := self._table.all.get(flow.key):  # the container had called before it was called
+            self.close(before)
         self._table.add(flow)
         self._services.loop.watch(flow.host.fileno(), select.EPOLLIN, lambda _events: self._from_host(flow))
         if not self._sweeping:
@@ -138,6 +155,17 @@ class Udp:
         """Close idle flows, if the container could not have another."""
         for flow in self._table.surplus(container_id):
             self.close(flow)
+
+    def relieve(self, error: OSError) -> None:
+        """Where descriptors or memory have run out, the longest idle flows make room for the next that is tried."""
+        if error.errno in _SCARCE:
+            self.complain(f"udp: no socket for a flow: {error.strerror}")
+            for flow in self._table.oldest():
+                self.close(flow)
+
+    def complain(self, line: str) -> None:
+        """Tell the user, unless something has been told a moment ago."""
+        self._complaints.say(line, self._services.loop.now())
 
     def into(self, flow: Flow, data: bytes | memoryview) -> None:
         """A datagram for the container, by the way that the flow has."""
@@ -182,6 +210,7 @@ class Udp:
             host = self._connected(key, route.address, route.port)
         except OSError as error:
             self.dropped += 1
+            self.relieve(error)
             if reason := _REASONS.get(error.errno or 0):
                 self._tell(network, packet, reason)
             return None
@@ -227,9 +256,7 @@ class Udp:
         try:
             inner = adopted(descriptor, *flow.key[3:])
         except OSError as error:
-            self._services.log(
-                f"udp: no socket for {spelled(*flow.key[3:])} inside of {network.name}: {error.strerror}"
-            )
+            self.complain(f"udp: no socket for {spelled(*flow.key[3:])} inside of {network.name}: {error.strerror}")
             return
         try:
             self.connect_inner(flow, inner)

@@ -24,6 +24,7 @@ IDLE = 180.0  # RFC 4787 REQ-5: two minutes and more
 DNS_IDLE = 10.0
 ROOM = 1 << 20  # bytes that the kernel may hold of a busy flow, in each socket (less, if net.core.rmem_max says so)
 DNS_PORT = 53
+QUIET = 10.0  # seconds between complaints
 _LONGEST_DRAIN = 512  # datagrams: more than fit a socket's queue in the time between two system calls
 _SO_RCVBUF, _SO_SNDBUF = socket.SO_RCVBUF, socket.SO_SNDBUF
 
@@ -80,11 +81,16 @@ class Flow:
 
 
 class Flows:
-    """All flows by key, and those of each container. Whoever removes one closes it."""
+    """All flows by key, and those of each container. Whoever removes one closes it.
 
-    __slots__ = ("_of_container", "all")
+    A flow has two descriptors. Of those that this process may have, *descriptors*, flows take a quarter at most.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_most", "_most_of_container", "_of_container", "all")
+
+    def __init__(self, descriptors: int) -> None:
+        self._most = min(MOST, max(descriptors // 8, 32))
+        self._most_of_container = min(MOST_OF_CONTAINER, max(self._most // 2, 16))
         self.all: dict[Key, Flow] = {}
         self._of_container: dict[str, dict[Key, Flow]] = {}
 
@@ -107,21 +113,44 @@ class Flows:
         return list((self.all if container is None else self._of_container.get(container, {})).values())
 
     def surplus(self, container: str) -> list[Flow]:
-        """Which have to go before *container* can have another: a sixteenth, the longest idle, where it is full.
+        """Which have to go before *container* can have another: the longest idle of its own, or of all."""
+        mine = self._of_container.get(container, {})
+        if len(mine) >= self._most_of_container:
+            return _longest_idle(mine)
+        return self.oldest() if len(self.all) >= self._most else []
 
-        Some at once, so that a flood of flows does not look through the table for each.
-        """
-        for full, flows in (
-            (MOST_OF_CONTAINER, self._of_container.get(container, {})),
-            (MOST, self.all),
-        ):
-            if len(flows) >= full:
-                return sorted(flows.values(), key=lambda flow: flow.last)[: full // 16]
-        return []
+    def oldest(self) -> list[Flow]:
+        """The longest idle of all."""
+        return _longest_idle(self.all)
 
     def silent(self, now: float) -> list[Flow]:
         """Those that have been idle for too long."""
         return [flow for flow in self.all.values() if now - flow.last > flow.idle()]
+
+
+def _longest_idle(flows: "dict[Key, Flow]") -> list[Flow]:
+    """A sixteenth at once, so that a flood of flows does not look through the table for each."""
+    return sorted(flows.values(), key=lambda flow: flow.last)[: len(flows) // 16 + 1]
+
+
+class Complaints:
+    """Lines for the log about what goes wrong for single flows: one in a while, since anybody may bring them about."""
+
+    __slots__ = ("_log", "_silent_until", "_unsaid")
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._silent_until = float("-inf")
+        self._unsaid = 0
+
+    def say(self, line: str, now: float) -> None:
+        """Log it, unless something has been logged a moment ago."""
+        if now < self._silent_until:
+            self._unsaid += 1
+            return
+        more = f" (and {self._unsaid} times more)" if self._unsaid else ""
+        self._silent_until, self._unsaid = now + QUIET, 0
+        self._log(line + more)
 
 
 def new_socket(address: bytes) -> socket.socket:

@@ -218,7 +218,8 @@ class UdpPorts:
 
     def _failed(self, port: Port, error: OSError) -> None:
         self.dropped += 1
-        self._services.log(f"udp: no socket for a client of port {port.host_port}: {error.strerror}")
+        self._udp.relieve(error)
+        self._udp.complain(f"udp: no socket for a client of port {port.host_port}: {error.strerror}")
 
 
 def _endpoint(container: Container) -> Endpoint | None:

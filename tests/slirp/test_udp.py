@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import resource
 import socket
 import struct
 
@@ -10,7 +11,7 @@ import pytest
 
 from slirp import udp, udp_flow
 from slirp.model import packed
-from slirp.udp_flow import Flow, Flows, strays
+from slirp.udp_flow import Complaints, Flow, Flows, strays
 from slirp.wire import ip
 from tests.slirp.udp_rig import (
     CLIENT4,
@@ -128,7 +129,8 @@ def test_largest_and_emptiest_datagrams(mtu: int, world: str, kernel: bool) -> N
     server, client = udp_socket(world), rig.inside(lambda: udp_socket(ANY[world]))
     for one in (server, client):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 << 20)
-    for payload in (os.urandom(65507), b"", os.urandom(65000), b"", b"x"):
+    # A small one first: while the gateway's MAC is asked for, there is no room for that many fragments.
+    for payload in (b"hello", os.urandom(65507), b"", os.urandom(65000), b"", b"x"):
         client.sendto(payload, server.getsockname())
         data, sender = rig.answer(server)
         assert data == payload
@@ -390,7 +392,7 @@ def flow_of(container: str, port: int, now: float) -> Flow:
 def test_table_is_bounded_per_container_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udp_flow, "MOST_OF_CONTAINER", 32)
     monkeypatch.setattr(udp_flow, "MOST", 64)
-    table = Flows()
+    table = Flows(1024)
     for number in range(200):
         container = f"c{number % 8}"
         for flow in table.surplus(container):
@@ -403,6 +405,70 @@ def test_table_is_bounded_per_container_and_in_all(monkeypatch: pytest.MonkeyPat
             table.remove(flow)
         table.add(flow_of("c0", number, float(number)))
         assert len(table.of("c0")) <= 32
+
+
+def test_few_descriptors_mean_few_flows() -> None:
+    table = Flows(400)
+    for number in range(200):
+        for flow in table.surplus(f"c{number % 8}"):
+            table.remove(flow)
+        table.add(flow_of(f"c{number % 8}", number, float(number)))
+        assert len(table.all) <= 50
+
+
+def test_complaints_are_few() -> None:
+    lines: list[str] = []
+    complaints = Complaints(lines.append)
+    for second in range(21):
+        complaints.say("it fails", float(second))
+    assert lines == ["it fails", "it fails (and 9 times more)", "it fails (and 9 times more)"]
+
+
+def use_up_descriptors() -> None:
+    try:
+        while True:
+            os.dup(0)
+    except OSError as error:
+        assert error.errno == errno.EMFILE
+
+
+@alone
+def test_flow_gives_way_where_descriptors_have_run_out() -> None:
+    rig = Rig()
+    client = rig.inside(lambda: udp_socket("0.0.0.0"))
+    servers = [udp_socket(WORLD4) for _ in range(3)]
+    for server in servers[:2]:
+        client.sendto(b"hello", server.getsockname())
+        rig.answer(server)
+    used = max(int(name) for name in os.listdir("/proc/self/fd"))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
+    use_up_descriptors()
+    client.sendto(b"lost", servers[2].getsockname())
+    rig.until(lambda: rig.udp.dropped)
+    client.sendto(b"hello", servers[2].getsockname())
+    assert rig.answer(servers[2])[0] == b"hello"
+    assert rig.log == ["udp: no socket for a flow: Too many open files"]
+
+
+@PATHS
+@alone
+def test_container_that_calls_whom_it_was_called_by_has_one_flow(kernel: bool) -> None:
+    rig = Rig(kernel=kernel)
+    listener = udp_socket(WORLD4)
+    inner, client = rig.inside(lambda: udp_socket(CONTAINER4, 5060)), udp_socket(CLIENT4)
+    rig.udp.published(1, listener, "c" * 64, 5060)
+    for _ in range(2):
+        inner.sendto(b"are you there?", client.getsockname())
+        rig.answer(client)
+    before = descriptors()
+    for _ in range(2):
+        client.sendto(b"yes, but here", listener.getsockname())
+        assert rig.answer(inner) == (b"yes, but here", client.getsockname())
+    inner.sendto(b"hello", client.getsockname())
+    assert rig.answer(client) == (b"hello", listener.getsockname())
+    assert [flow["direction"] for flow in rig.udp.flows()] == ["in"]
+    assert descriptors() <= before
 
 
 @pytest.mark.parametrize(
