@@ -33,6 +33,7 @@ def connect(engine: Engine, names: Names, option: NetworkOption) -> None:
     network = networks.find(engine, names.network)
     container_id = engine.containers.find(names.container)
     links = [[engine.containers.find(other), alias] for other, alias in option.links]
+    attachment.repair(engine)  # without our lock, which it may have to wait for
     with engine.containers.lock(container_id):
         record = engine.containers.load(container_id)
         _check_modes(record, network)
@@ -106,6 +107,7 @@ def disconnect(engine: Engine, names: Names, *, force: bool) -> None:
     """
     engine.enter_namespace()
     container_id = engine.containers.find(names.container)
+    attachment.repair(engine)  # as above
     with engine.containers.lock(container_id):
         record = engine.containers.load(container_id)
         endpoint = _find_endpoint(engine, record, names, force=force)
@@ -142,7 +144,6 @@ def change(engine: Engine, record: Record, op: str, **fields: Any) -> Record:
 
     Hold the container's lock.
     """
-    attachment.repair(engine)
     connection, _ = networks.begin(engine, op, container=record["id"], **fields)
     with connection:
         connection.request("update", container=record["id"], links=record["links"])

@@ -7,7 +7,7 @@ of a container that does not run are published when it starts.
 from collections.abc import Sequence
 from typing import Any
 
-from rootless.engine.attachment import asked_ports, network_state
+from rootless.engine.attachment import asked_ports, network_state, repair
 from rootless.engine.context import Engine
 from rootless.engine.network_connect import change
 from rootless.engine.network_options import has_networks
@@ -38,6 +38,7 @@ def add_ports(engine: Engine, name: str, ports: Sequence[Port]) -> dict[str, Any
     """Publish more ports of a container; what is published of it then. Raises Conflict, InvalidInput."""
     engine.enter_namespace()
     container_id = engine.containers.find(name)
+    repair(engine)  # without our lock, which it may have to wait for
     with engine.containers.lock(container_id):
         record = engine.containers.load(container_id)
         _check_mode(record)
@@ -58,6 +59,7 @@ def remove_ports(engine: Engine, name: str, ports: Sequence[Port]) -> dict[str, 
     """
     engine.enter_namespace()
     container_id = engine.containers.find(name)
+    repair(engine)  # without our lock, which it may have to wait for
     with engine.containers.lock(container_id):
         record = engine.containers.load(container_id)
         _check_mode(record)

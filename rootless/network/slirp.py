@@ -190,6 +190,13 @@ def _start_locked(run_dir: str, argv: Sequence[str], before: Callable[[], None] 
     return connection
 
 
+def _reason(said: bytes) -> str:
+    """What it says of its failure, among the other things it said: the last line, or better its error's."""
+    lines = said.decode("utf-8", "replace").strip().split("\n")
+    told = [line.removeprefix("slirp: ") for line in lines if line.startswith("slirp: ")]
+    return (told or lines)[-1] or "it says nothing"
+
+
 def _wait_for_leaving(run_dir: str) -> None:
     """Return when no process has the place any more: one that leaves gives up its socket first, and then the lock."""
     end = time.monotonic() + _LEAVE_SECONDS
@@ -220,9 +227,8 @@ def _start(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None)
             os.kill(pid, 9)
             os.waitpid(pid, 0)
             said = os.pread(log_fd, _LAST_WORDS, max(start, os.fstat(log_fd).st_size - _LAST_WORDS))
-            reason = said.decode("utf-8", "replace").strip().rpartition("\n")[2].removeprefix("slirp: ")
             raise HostUnsupported(
-                f"slirp, the process of the networks, does not start: {reason or 'it says nothing'}",
+                f"slirp, the process of the networks, does not start: {_reason(said)}",
                 hint=_hint(run_dir),
             )
     finally:
@@ -269,4 +275,4 @@ def _become(arguments: list[str], ready_fd: int, log_fd: int, before: Callable[[
 
 
 def _hint(run_dir: str) -> str:
-    return f"its log is {os.path.join(run_dir, LOG)}"
+    return f"its log is {os.path.join(run_dir, LOG)}; --network none and --network host do without it"

@@ -286,3 +286,64 @@ def test_a_network_denies_what_its_rules_do_not_allow(box: Box) -> None:
         options = ("--network", "strict", "--host-loopback")
         done = box.run("nc", "-w", "2", "169.254.1.2", str(port), options=options, check=False)
         assert done.returncode != 0
+
+
+# --- many, and again
+
+
+def test_a_thousand_ports_are_published_listed_and_gone(box: Box) -> None:
+    first = 40000
+    ports = f"127.0.0.1:{first}-{first + 1023}:{first}-{first + 1023}"
+    detached(box, "one", "-p", ports)
+    assert (
+        box("ps", "--format", "{{.Ports}}").stdout == f"127.0.0.1:{first}-{first + 1023}->{first}-{first + 1023}/tcp\n"
+    )
+    box("network", "create", "web")
+    box("network", "connect", "web", "one")
+    assert len(box("port", "one").stdout.splitlines()) == 1024
+    assert box("port", "rm", "one", ports).stdout == ""
+
+
+def test_a_link_that_comes_with_a_network_is_a_name_at_once(box: Box) -> None:
+    box("network", "create", "--subnet", "10.91.0.0/24", "web")
+    detached(box, "db", "--network", "web", "--ip", "10.91.0.7")
+    detached(box, "one")
+    box("network", "connect", "--link", "db:database", "web", "one")
+    assert resolves(box, "one", "database") == "10.91.0.7"
+    box("restart", "-t", "0", "one")
+    assert resolves(box, "one", "database") == "10.91.0.7"
+
+
+def test_a_container_without_any_network_is_connected_when_it_starts_again(box: Box) -> None:
+    detached(box, "one")
+    box("network", "disconnect", "bridge", "one")
+    box("restart", "-t", "0", "one")
+    done = box("network", "connect", "bridge", "one", check=False)
+    assert done.stderr.splitlines()[0] == (
+        "rootless: container one runs without networks, and can be on one when it starts again"
+    )
+    box("stop", "-t", "0", "one")
+    box("network", "connect", "bridge", "one")
+    box("start", "one")
+    assert list(addresses(box, "one")) == ["eth0"]
+
+
+def test_a_container_whose_network_is_gone_does_not_start_until_it_is_taken_off_it(box: Box) -> None:
+    box("network", "create", "web")
+    box("create", "--name", "one", "--network", "web", box.image, "true")
+    box("network", "rm", "web")
+    done = box("start", "one", check=False)
+    assert (done.returncode, done.stderr.splitlines()[0]) == (1, "rootless: network web not found")
+    box("network", "disconnect", "-f", "web", "one")
+    box("start", "-a", "one")
+
+
+def test_many_commands_at_once_change_one_container(box: Box) -> None:
+    detached(box, "one")
+    ports = [free_port() for _ in range(6)]
+    started = [box.start("port", "add", "one", f"127.0.0.1:{port}:80") for port in ports]
+    for process in started:
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 0, told
+    assert {line.rpartition(":")[2] for line in box("port", "one").stdout.split("\n") if line} == set(map(str, ports))
+    assert len(box.inspect("one")["HostConfig"]["PortBindings"]["80/tcp"]) == 6

@@ -171,10 +171,11 @@ def test_one_that_leaves_while_it_is_asked_is_gone(stand_in: StandIn) -> None:
 
 
 def test_what_keeps_it_from_starting_is_told(tmp_path: Path) -> None:
-    argv = [sys.executable, "-I", "-S", "-c", "import sys; print('x'); sys.exit('no /dev/net/tun')"]
+    code = "import sys; sys.stderr.write('slirp: no /dev/net/tun\\n2023-11-14T22:13:20Z leaving\\n'); sys.exit(1)"
+    argv = [sys.executable, "-I", "-S", "-c", code]
     with pytest.raises(HostUnsupported, match=r"does not start: no /dev/net/tun$") as refused:
         slirp.ensure(str(tmp_path), argv)
-    assert refused.value.hint == f"its log is {tmp_path}/slirp.log"
+    assert refused.value.hint == f"its log is {tmp_path}/slirp.log; --network none and --network host do without it"
 
 
 def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -193,8 +194,11 @@ def test_what_is_to_be_done_before_is_done_in_the_process_and_its_failure_told(t
 
 def test_a_socket_without_a_process_is_nobody(stand_in: StandIn) -> None:
     assert slirp.connect(str(stand_in.directory)) is None
-    with stand_in.ensure() as connection, pytest.raises(slirp.Gone):
-        connection.request("leave")
+    with stand_in.ensure() as connection:
+        pid = connection.request("hello")["pid"]
+        with pytest.raises(slirp.Gone):
+            connection.request("leave")
+    os.waitpid(pid, 0)
     assert (stand_in.directory / "slirp").exists()
     assert slirp.connect(str(stand_in.directory)) is None
 
