@@ -57,6 +57,7 @@ def _run(asked: options.Options) -> int:
 
 def _detach() -> None:
     """A process of its own, that holds no directory, shows its memory to nobody, and may have many descriptors."""
+    syscalls.prctl(syscalls.PR_SET_NAME, b"slirp")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -74,6 +75,7 @@ def _detach() -> None:
 def _be_spare(ours: socket.socket, theirs: socket.socket, asked: options.Options) -> None:
     """Never returns."""
     try:
+        syscalls.prctl(syscalls.PR_SET_NAME, b"slirp-spare")
         ours.close()
         for fd in (asked.ready_fd, asked.exit_fd):
             if fd >= 0:

@@ -30,7 +30,7 @@ _MOST_CONNECTIONS = 4096  # an attachment is one
 _PATIENCE = 20.0  # seconds for a client that does not take its answer
 _IDLE = 120.0  # seconds for one that asks for nothing and has nothing attached
 _PART = 96 << 10  # bytes of a part of a long answer, about
-_ANSWER_DESCRIPTORS = 8
+_MOST_PARTS = 256  # that wait for a client to take them
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -105,7 +105,10 @@ class Connection:
         self._answered()
 
     def part(self, **fields: "Any") -> None:
-        """The first or a middle part of an answer."""
+        """The first or a middle part of an answer; who takes none of very many is dropped."""
+        if len(self._out) > _MOST_PARTS:
+            self.close()
+            return
         self._out.append(channel.encoded({"ok": True, **fields, "more": True}))
         self._send_on()
 

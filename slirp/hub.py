@@ -50,6 +50,7 @@ class Hub:
         self._kernel = Kernel(options.path)
         self._ready_fd = options.ready_fd
         self._status = 0
+        self._leaving = False
         self._resolvers = Resolvers()
         self._looked = 0.0  # when, at the resolvers
         self._linger = self._loop.later(max(options.linger, _FIRST_LINGER), self._expired)
@@ -94,6 +95,9 @@ class Hub:
         self._loop.watch(read_fd, select.EPOLLIN, lambda events: self._leave("a signal"))
 
     def _leave(self, why: str) -> None:
+        if self._leaving:
+            return  # the socket at our path may be another process's already
+        self._leaving = True
         self._log.write(f"leaving: {why}")
         self._server.close()
         self._loop.stop()
@@ -200,7 +204,10 @@ class Hub:
                 connection.fail(SlirpError("the process of the flows does not answer", hint="try again"))
                 return
             rows = {name: part[name] for name in ("flows", "denied") if isinstance(part.get(name), list)}
-            connection.part(**rows) if part.get("more") else connection.answer(**rows)
+            if part.get("more"):
+                connection.part(**rows)
+            else:
+                connection.answer(**rows)
 
         self._stack.ask("flows", container, answer)
 
