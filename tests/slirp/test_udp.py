@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import random
 import resource
 import socket
 import struct
@@ -12,7 +13,8 @@ import pytest
 from slirp import udp, udp_flow
 from slirp.model import packed
 from slirp.udp_flow import Complaints, Flow, Flows, strays
-from slirp.wire import ip
+from slirp.wire import icmp, ip
+from slirp.wire.checksum import checksum
 from tests.slirp.udp_rig import (
     CLIENT4,
     CONTAINER4,
@@ -365,6 +367,34 @@ def set_mtu(link: str, mtu: int) -> None:
         fcntl.ioctl(control.fileno(), 0x8922, struct.pack("=16si20x", link.encode(), mtu))
 
 
+@alone
+def test_damaged_packets_end_nothing_and_open_little() -> None:
+    rig = Rig()
+    chance = random.Random(3)
+    server, client = udp_socket(WORLD4), rig.inside(lambda: udp_socket("0.0.0.0"))
+    packets = []
+    for own, world in ((CONTAINER4, WORLD4), (CONTAINER6, WORLD6)):
+        ends = packed(own), packed(world)
+        datagram = bytes.fromhex("0400000900480000") + bytes(64)
+        echo = icmp.echo(*ends, 5, 6, bytes(56))
+        protocol = 1 if "." in own else 58
+        packets += [ip.header(*ends, 17, 72) + datagram, ip.header(*ends, protocol, len(echo)) + echo]
+        packets += [header + bytes(piece) for header, piece in ip.fragments(*ends, 17, datagram, 100, 9)]
+    for _ in range(20_000):
+        packet = bytearray(chance.choice(packets))
+        for _ in range(chance.randrange(4)):
+            packet[chance.randrange(len(packet))] = chance.randrange(256)
+        if packet[0] >> 4 == 4 and (packet[0] & 15) == 5:
+            packet[10:12] = bytes(2)
+            packet[10:12] = checksum(bytes(packet[:20])).to_bytes(2, "big")
+        rig.packet(bytes(10), memoryview(packet))
+    assert len(rig.udp.flows()) <= udp_flow.MOST_OF_CONTAINER
+    assert rig.reassembly.held <= 4 << 20
+    client.sendto(b"still here", server.getsockname())
+    assert rig.answer(server)[0] == b"still here"
+    assert rig.loop.errors == 0
+
+
 def test_what_was_heard_before_connect_is_told_by_sender() -> None:
     hearing = udp_socket("127.0.0.1")
     friend, stranger = udp_socket("127.0.0.1"), udp_socket("127.0.0.1")
@@ -425,11 +455,11 @@ def test_complaints_are_few() -> None:
 
 
 def use_up_descriptors() -> None:
-    try:
-        while True:
+    while True:
+        try:
             os.dup(0)
-    except OSError as error:
-        assert error.errno == errno.EMFILE
+        except OSError:  # EMFILE
+            return
 
 
 @alone

@@ -174,17 +174,20 @@ class Rig:
 
     def _from_tun(self, _events: int) -> None:
         while (received := self.tun.receive()) is not None:
-            header, data = received
-            packet = ip.parse(data)
-            endpoint = packet and self.model.endpoint(self.network, packet.source)
-            if packet is None or endpoint is None:
-                continue
-            self.packets += 1
-            whole = self.reassembly.add(endpoint, packet, self.loop.now())
-            if whole is not None and whole.protocol == 17:
-                self.udp.packet(self.network, endpoint, whole, header)
-            elif whole is not None and whole.protocol in (1, 58):
-                self.icmp.packet(self.network, endpoint, whole, header)
+            self.packet(*received)
+
+    def packet(self, header: bytes, data: memoryview) -> None:
+        """What the stack does with a packet of the tun."""
+        packet = ip.parse(data)
+        endpoint = packet and self.model.endpoint(self.network, packet.source)
+        if packet is None or endpoint is None:
+            return
+        self.packets += 1
+        whole = self.reassembly.add(endpoint, packet, self.loop.now())
+        if whole is not None and whole.protocol == 17:
+            self.udp.packet(self.network, endpoint, whole, header)
+        elif whole is not None and whole.protocol in (1, 58):
+            self.icmp.packet(self.network, endpoint, whole, header)
 
 
 def udp_socket(address: str, port: int = 0) -> socket.socket:
