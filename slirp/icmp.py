@@ -257,8 +257,7 @@ def _connected(address: bytes) -> socket.socket:
 def _quoted(flow: Flow) -> Packet:
     """As much of the container's last request as an ICMP error has to quote."""
     _, address, identifier, peer = flow.key
-    request = wire.echo(address, peer, identifier, flow.quoted, b"")
-    protocol = wire.PROTOCOL4 if len(address) == 4 else wire.PROTOCOL6
-    packet = ip.parse(memoryview(ip.header(address, peer, protocol, len(request)) + request))
-    assert packet is not None  # noqa: S101 (we have just made it)
-    return packet
+    request = memoryview(wire.echo(address, peer, identifier, flow.quoted, b""))
+    version, protocol = (4, wire.PROTOCOL4) if len(address) == 4 else (6, wire.PROTOCOL6)
+    header = memoryview(ip.header(address, peer, protocol, len(request)))
+    return Packet(version, address, peer, protocol, 64, request, header, None)

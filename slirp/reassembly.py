@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Hashable
 
 from slirp.wire import ip
-from slirp.wire.ip import Packet
+from slirp.wire.ip import Fragment, Packet
 
 LIFETIME = 30.0  # seconds, from a packet's first fragment on
 MOST_BYTES = 4 << 20
@@ -61,7 +61,7 @@ class Reassembly:
         if whole is None:
             whole = self._wholes[key] = _Whole(owner, now + LIFETIME)
             self._account(whole, WHOLE_COSTS)
-        if not whole.dead and not self._place(whole, packet):
+        if not whole.dead and not self._place(whole, packet, fragment):
             self._give_up(whole)
         result = self._complete(key, whole, packet)
         self._make_room(owner)
@@ -81,10 +81,8 @@ class Reassembly:
         for key in [key for key, whole in self._wholes.items() if whole.owner == owner]:
             self._remove(key)
 
-    def _place(self, whole: _Whole, packet: Packet) -> bool:
+    def _place(self, whole: _Whole, packet: Packet, fragment: Fragment) -> bool:
         """Put the fragment where it belongs; False if it contradicts what is there."""
-        fragment = packet.fragment
-        assert fragment is not None  # noqa: S101 (add has looked)
         start, end = fragment.offset, fragment.offset + len(packet.payload)
         index = bisect_right(whole.offsets, start)
         if index and whole.offsets[index - 1] == start and whole.pieces[index - 1] == packet.payload:

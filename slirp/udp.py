@@ -383,10 +383,9 @@ class Udp:
 def _quoted(key: "Key") -> Packet:
     """As much of a container's datagram as an ICMP error has to quote: the addresses and the ports."""
     _, address, port, peer, peer_port = key
-    header = ip.header(address, peer, wire.PROTOCOL, wire.HEADER)
-    packet = ip.parse(memoryview(header + wire.header(port, peer_port, 0)))
-    assert packet is not None  # noqa: S101 (we have just made it)
-    return packet
+    header = memoryview(ip.header(address, peer, wire.PROTOCOL, wire.HEADER))
+    payload = memoryview(wire.header(port, peer_port, 0))
+    return Packet(4 if len(address) == 4 else 6, address, peer, wire.PROTOCOL, 64, payload, header, None)
 
 
 def _path_mtu(connected: socket.socket) -> int:
