@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import socket
 
 RESOLV_CONF = "/etc/resolv.conf"
 _MOST_SERVERS = 3  # resolv.conf(5): MAXNS
@@ -42,7 +43,7 @@ def load(path: str) -> list[str]:
     """The servers of the file at *path*. A file that cannot be read has none."""
     try:
         with open(path, "rb") as file:
-            return parse(file.read(_MOST_BYTES).decode("ascii", "replace"))
+            return [_numbered(server) for server in parse(file.read(_MOST_BYTES).decode("ascii", "replace"))]
     except OSError:
         return [_LOCAL]
 
@@ -64,3 +65,14 @@ def _is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _numbered(server: str) -> str:
+    """With the interface's number in place of its name, which the stack has no means to look up."""
+    address, _, zone = server.partition("%")
+    if not zone or zone.isdecimal():
+        return server
+    try:
+        return f"{address}%{socket.if_nametoindex(zone)}"
+    except OSError:
+        return server  # there is no such interface: the server cannot be reached, and is asked in vain

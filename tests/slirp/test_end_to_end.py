@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import resource
 import select
 import socket
 from collections.abc import Callable
@@ -215,6 +216,22 @@ def test_a_resolver_that_changes_is_noticed(machine: Machine, box: Box, zone: Zo
         assert eventually(lambda: box.lookup("www.example.org") and zone.asked)
 
 
+def test_a_resolver_can_have_a_link_local_address(machine: Machine, box: Box) -> None:
+    """As routers announce them: resolv.conf then has fe80::1%eth0."""
+    link = machine.run("ip", "-o", "-6", "addr", "show", "dev", "w0", "scope", "link", net=machine.world).stdout
+    address = link.split()[3].partition("/")[0]
+    other = Zone({"www.example.org": ("203.0.113.98", "2001:db8::98")})
+    index = int(link.partition(":")[0])
+    sock = machine.open_socket(socket.SOCK_DGRAM, socket.AF_INET6, net=machine.world, bind=(address, 53, 0, index))
+    with answering(sock, other.answer):
+        machine.resolv_conf(f"nameserver {address}%ext0\n")
+        try:
+            assert eventually(lambda: box.addresses("www.example.org") == ["203.0.113.98"])
+        finally:
+            machine.resolv_conf("nameserver 127.0.0.53\n")
+    assert eventually(lambda: box.lookup("www.example.org") == [FAR4])
+
+
 def test_links_are_names_on_a_network_without(slirp: Slirp, fresh: Fresh) -> None:
     place = fresh()
     db = slirp.box("db", [on(place)])
@@ -260,3 +277,22 @@ def test_a_network_of_one_version_of_ip_is_whole(slirp: Slirp, machine: Machine,
     with machine.server(far, echo) as address, web.tcp(*address) as connection:
         connection.sendall(b"x")
         assert connection.recv(1) == b"x"
+
+
+def test_a_thousand_connections_at_once(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    box, count = slirp.box("web", [on(fresh())]), 1000
+    listener = machine.listener(FAR4)
+    clients, servers = [], []
+    try:
+        for _ in range(count):
+            clients.append(box.tcp(*listener.getsockname()))
+            servers.append(listener.accept()[0])
+        for number, server in enumerate(servers):
+            server.sendall(b"%d\n" % number)
+        assert sorted(int(client.recv(10)) for client in clients) == list(range(count))
+        assert len(slirp.request("flows", container=box.id)["flows"]) == count
+    finally:
+        for sock in (listener, *clients, *servers):
+            sock.close()
+    assert eventually(lambda: not slirp.request("flows", container=box.id)["flows"])

@@ -274,3 +274,64 @@ def test_a_router_that_a_container_says_to_be_is_none(slirp: Slirp, fresh: Fresh
 
 def machine_raw(box: Box) -> socket.socket:
     return box.machine.open_socket(socket.SOCK_RAW, socket.AF_INET6, socket.IPPROTO_ICMPV6, net=box.netns)
+
+
+# Noise
+
+NOISE = """
+import os, random, socket, sys
+source, destination, mac, gateway_mac = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4]
+random.seed(int(sys.argv[5]))
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 0x0800))
+ether = bytes.fromhex(gateway_mac.replace(":", "")) + bytes.fromhex(mac.replace(":", "")) + b"\\x08\\x00"
+
+def checksum(data):
+    total = sum(int.from_bytes(data[at:at + 2], "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF
+
+sent = 0
+for _ in range(6000):
+    payload = os.urandom(random.choice((0, 1, 4, 7, 8, 9, 19, 20, 21, 40, 60, 100, 1400)))
+    protocol = random.choice((1, 6, 6, 17, 17, 58, random.randrange(256)))
+    if protocol == 6 and len(payload) >= 20 and random.random() < 0.7:  # sometimes a header that is nearly right
+        offset, flags = random.choice((0x50, 0x60, 0xF0, 0x00)), random.choice((2, 16, 18, 4, 63))
+        payload = payload[:12] + bytes((offset, flags)) + payload[14:]
+    fragment = random.choice((0, 0, 0, 0x2000, 0x2001, 0x1FFF, 0x3FFF, random.randrange(65536)))
+    length = random.choice((20 + len(payload),) * 4 + (0, 19, 65535))
+    first = random.choice((0x45,) * 6 + (0x46, 0x4F, 0x44, 0x65))
+    head = bytearray((first, 0)) + length.to_bytes(2, "big") + os.urandom(2) + fragment.to_bytes(2, "big")
+    head += bytes((64, protocol, 0, 0)) + socket.inet_aton(source) + socket.inet_aton(destination)
+    if random.random() < 0.95:
+        head[10:12] = checksum(bytes(head)).to_bytes(2, "big")
+    try:
+        sock.send(ether + bytes(head) + payload)
+        sent += 1
+    except OSError:
+        pass
+print(sent)
+"""
+
+
+def test_noise_harms_nobody(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh(names=True)
+    noisy, quiet = slirp.box("noisy", [on(place)]), slirp.box("quiet", [on(place)])
+    stack = slirp.stack_pids()
+    noisy.run("ping", "-c", "1", "-W", "5", noisy.gateway)
+    neighbours = noisy.run("ip", "neigh", "show", noisy.gateway).stdout.split()
+    gateway_mac = neighbours[neighbours.index("lladdr") + 1]
+    for seed in range(3):
+        for destination in (FAR4, noisy.gateway, "127.0.0.1", "255.255.255.255", HOST4):
+            own_mac = noisy.endpoints[0]["mac"]
+            sent = noisy.run("python3", "-c", NOISE, noisy.ipv4, destination, own_mac, gateway_mac, str(seed)).stdout
+            assert int(sent) > 1000
+    with machine.server(FAR4, echo) as address:
+        for box in (quiet, noisy):
+            box.tcp(*address).close()
+            assert box.lookup("quiet") == [quiet.ipv4]
+    assert slirp.stack_pids() == stack
+    assert "error in a handler" not in slirp.log(), slirp.log()[-3000:]
+    memory = machine.run("grep", "VmRSS", f"/proc/{stack[0]}/status").stdout
+    assert int(memory.split()[1]) < 60_000, memory  # kB

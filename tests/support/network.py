@@ -19,6 +19,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, final
 
 from slirp import channel
+from slirp.wire import dns
 from tests.support.network_servers import Serve, answering, family_of, serving
 from tests.support.userns import map_ids
 
@@ -409,6 +411,18 @@ class Box:
         """What dig prints of a name: status, flags and answers."""
         words = ["dig", f"@{server or self.nameservers[0]}", "+tries=1", "+time=9", "+noall", "+comments", "+answer"]
         return self.run(*words, *options, name, check=False).stdout
+
+    def addresses(self, name: str) -> list[str]:
+        """The IPv4 addresses of a name, asked for without a resolver of the C library's kind, or its resolv.conf."""
+        packed = dns.packed_name(name)
+        assert packed is not None
+        question = struct.pack("!6H", 4711, 0x0100, 1, 0, 0, 0) + packed + struct.pack("!HH", dns.A, dns.IN)
+        query = dns.parse_query(question)
+        assert query is not None
+        with self.udp() as sock:
+            sock.sendto(question, (self.gateway, 53))
+            answer = dns.parse_answer(sock.recv(65535), query)
+        return [socket.inet_ntoa(r.value) for r in answer.records if isinstance(r.value, bytes)] if answer else []
 
     def lookup(self, name: str, kind: str = "A", *, server: str = "") -> list[str]:
         """The data of the answers to a name."""

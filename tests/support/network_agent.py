@@ -42,10 +42,7 @@ route add blackhole 192.0.2.128/25
 route add unreachable 2001:db8:2::/64
 route add blackhole 2001:db8:3::/64
 """
-SYSCTLS = {
-    "net/ipv4/ip_forward": "1",
-    "net/ipv6/conf/all/forwarding": "1",
-}
+FORWARD = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 
 
 class Agent:
@@ -185,10 +182,12 @@ class Agent:
         def connect(pid: int) -> None:
             _ip(f"link add ext0 mtu 1500 type veth peer name w0 mtu 1500 netns {pid}")
 
+        _settle_at_once("default")
         fd = _from_child(make, connect)
         setns(fd, CLONE_NEWNET)
-        for name, value in SYSCTLS.items():
-            _write(f"/proc/sys/{name}", value)
+        _settle_at_once("w0")
+        for name in FORWARD:
+            _write(f"/proc/sys/{name}", "1")
         _ip(WORLD)
         setns(self.net_fd, CLONE_NEWNET)
         _ip(MACHINE)
@@ -216,6 +215,11 @@ def _from_child(make: Callable[[], int], meanwhile: Callable[[int], None] | None
         return fds[0]
     finally:
         here.close()
+
+
+def _settle_at_once(interface: str) -> None:
+    """Nobody else has its addresses: do not wait a second to find out."""
+    _write(f"/proc/sys/net/ipv6/conf/{interface}/accept_dad", "0")
 
 
 def _ip(commands: str) -> None:
