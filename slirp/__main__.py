@@ -57,7 +57,6 @@ def _run(asked: options.Options) -> int:
 
 def _detach() -> None:
     """A process of its own, that holds no directory, shows its memory to nobody, and may have many descriptors."""
-    syscalls.prctl(syscalls.PR_SET_NAME, b"slirp")
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
