@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
 from rootless.engine.networks import bridge, find
+from rootless.engine.volumes import natural_order
 from rootless.errors import NotFound
 from rootless.store.containers import LIVE, Record
 from rootless.store.networks import Network, Subnet
@@ -25,9 +26,9 @@ class User(NamedTuple):
 
 
 def list_networks(engine: Engine) -> list[Network]:
-    """All networks, by name."""
+    """All networks, by name, numbers in names by their value."""
     bridge(engine)
-    return engine.networks.list()
+    return sorted(engine.networks.list(), key=lambda network: natural_order(network.name))
 
 
 def users(engine: Engine, network: Network) -> list[User]:

@@ -84,10 +84,11 @@ def _link(volume: Volume) -> None:
 
 def list_volumes(engine: Engine) -> list[Volume]:
     """All volumes, by name, numbers in names by their value: v2 before v10."""
-    return sorted(engine.volumes.list(), key=lambda volume: _natural(volume.name))
+    return sorted(engine.volumes.list(), key=lambda volume: natural_order(volume.name))
 
 
-def _natural(name: str) -> list[tuple[bool, int, str]]:
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """What sorts names with numbers by the numbers."""
     return [(not digits, int(digits or 0), rest) for digits, rest in re.findall(r"(\d+)|(\D+)", name)]
 
 

@@ -48,6 +48,27 @@ def test_networks_can_be_chosen(words: list[str], expected: list[str], rootless:
     assert rootless.run("network", "ls", *words, "--format", "{{.Name}}").stdout.split() == expected
 
 
+def test_many_made_at_once_have_names_and_subnets_of_their_own(rootless: Installation) -> None:
+    started = [rootless.start("network", "create", f"n{number % 6}") for number in range(12)]
+    failures = []
+    for process in started:
+        _, told = process.communicate(timeout=60)
+        if process.returncode:
+            failures.append(told.decode())
+    assert sorted(failures) == [f"rootless: network with name n{number} already exists\n" for number in range(6)]
+    names = rootless.run("network", "ls", "-f", "type=custom", "--format", "{{.Name}}").stdout.split()
+    form = "{{range .IPAM.Config}}{{.Subnet}}{{end}}"
+    subnets = rootless.run("network", "inspect", "-f", form, "bridge", *names).stdout.split()
+    assert (len(names), len(set(subnets))) == (6, 7)
+
+
+def test_names_with_numbers_are_in_the_order_of_the_numbers(rootless: Installation) -> None:
+    for name in ("n10", "n2"):
+        make(rootless, name)
+    listed = rootless.run("network", "ls", "-f", "name=n[0-9]", "--format", "{{.Name}}").stdout.split()
+    assert listed == ["n2", "n10"]
+
+
 def test_networks_can_be_formatted(rootless: Installation) -> None:
     web = make(rootless, "web", "--label", "tier=front", "--ipv6", "--internal")
     only = ["network", "ls", "-f", "name=web"]
