@@ -185,9 +185,9 @@ class Containers:
 
     def change_ports(self, attachment: Attachment, told: "Told") -> None:
         """Listen on more, or fewer. Raises SlirpError, and then nothing has changed."""
-        closing = [_find(attachment, port) for port in _ports(told, "remove")]
+        closing = _find(attachment, _ports(told, "remove"))
         self._open(attachment, _ports(told, "add"))
-        self._close(attachment, [binding for found in closing for binding in found])
+        self._close(attachment, closing)
         if attachment.netns_fd >= 0:
             self._publish(attachment)
 
@@ -211,13 +211,13 @@ class Containers:
             return self._ports.open(port)
 
     def _close(self, attachment: Attachment, bindings: "list[Binding]") -> None:
-        for binding in list(bindings):
-            if binding.handle in attachment.published:
-                attachment.published.discard(binding.handle)
-                self._stack.tell({"do": "unpublish", "port": binding.handle})
+        closing = {binding.handle: binding for binding in bindings}
+        for handle, binding in closing.items():
+            if handle in attachment.published:
+                attachment.published.discard(handle)
+                self._stack.tell({"do": "unpublish", "port": handle})
             self._ports.close(binding)
-            if binding in attachment.bindings:
-                attachment.bindings.remove(binding)
+        attachment.bindings = [binding for binding in attachment.bindings if binding.handle not in closing]
 
     def _publish(self, attachment: Attachment) -> None:
         for binding in attachment.bindings:
@@ -273,11 +273,18 @@ def _ports(told: "Told", name: str) -> "list[Port]":
     return [ports.parse(requests.mapping(row, "port")) for row in rows]
 
 
-def _find(attachment: Attachment, port: "Port") -> "list[Binding]":
+def _find(attachment: Attachment, wanted: "list[Port]") -> "list[Binding]":
     """The bindings that a request means; host_ip "" and host_port 0 are any. Raises NotFound."""
-    found = [binding for binding in attachment.bindings if port.means(binding.port)]
-    if not found:
-        raise NotFound(f"port {port.container_port}/{port.protocol} of container {attachment.name} is not published so")
+    by_port: dict[tuple[str, int], list[Binding]] = {}
+    for binding in attachment.bindings if wanted else ():
+        by_port.setdefault((binding.port.protocol, binding.port.container_port), []).append(binding)
+    found: list[Binding] = []
+    for port in wanted:
+        meant = [b for b in by_port.get((port.protocol, port.container_port), ()) if port.means(b.port)]
+        if not meant:
+            name = f"port {port.container_port}/{port.protocol} of container {attachment.name}"
+            raise NotFound(f"{name} is not published so")
+        found += meant
     return found
 
 

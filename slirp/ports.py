@@ -88,10 +88,11 @@ def _plain(ip: object) -> str:
 class Ports:
     """All that listen, by handle."""
 
-    __slots__ = ("_bindings", "_last")
+    __slots__ = ("_bindings", "_last", "_places")
 
     def __init__(self) -> None:
         self._bindings: dict[int, Binding] = {}
+        self._places: dict[tuple[str, int], list[str]] = {}  # addresses by protocol and number: there may be thousands
         self._last = 0
 
     def __iter__(self) -> Iterator[Binding]:
@@ -140,11 +141,16 @@ class Ports:
     def _keep(self, port: Port, sock: socket.socket) -> Binding:
         self._last += 1
         binding = self._bindings[self._last] = Binding(self._last, port, sock)
+        self._places.setdefault((port.protocol, port.host_port), []).append(port.host_ip)
         return binding
 
     def close(self, binding: Binding) -> None:
         """No longer listen, at once, though STACK may have the socket open for a moment more."""
-        self._bindings.pop(binding.handle, None)
+        del self._bindings[binding.handle]
+        place = binding.port.protocol, binding.port.host_port
+        self._places[place].remove(binding.port.host_ip)
+        if not self._places[place]:
+            del self._places[place]
         if binding.port.protocol == "tcp":
             try:
                 binding.sock.shutdown(socket.SHUT_RD)  # a listener leaves LISTEN for all who have it: tcp(7) is silent
@@ -164,17 +170,16 @@ class Ports:
 
     def taken(self, port: Port) -> bool:
         """Whether one of ours listens there; host_ip "" is everywhere."""
-        return any(_same_place(port, binding.port) for binding in self)
+        return any(_overlap(port.host_ip, ip) for ip in self._places.get((port.protocol, port.host_port), ()))
 
 
-def _same_place(one: Port, other: Port) -> bool:
-    if (one.protocol, one.host_port) != (other.protocol, other.host_port):
-        return False
-    if not one.host_ip:
+def _overlap(one: str, other: str) -> bool:
+    """Whether a listener at the address *one* ("" is all) would be one at *other* as well."""
+    if not one:
         return True
-    if (":" in one.host_ip) != (":" in other.host_ip):
+    if (":" in one) != (":" in other):
         return False
-    return one.host_ip == other.host_ip or bool({one.host_ip, other.host_ip} & {"0.0.0.0", "::"})
+    return one == other or bool({one, other} & {"0.0.0.0", "::"})
 
 
 def _listening(port: Port) -> socket.socket:
