@@ -13,12 +13,23 @@ timestamps are offered, and urgent data is data like any other. A half-open conn
 """
 
 from collections import deque
-from enum import Enum
-from typing import NamedTuple
 
 from slirp.tcp_budget import Budget, Holding
 from slirp.tcp_receive import SCALE, Receiver
 from slirp.tcp_send import NEVER, SMALLEST_MSS, Piece, Sender
+from slirp.tcp_states import (
+    AFTER_FIN_ACKED,
+    AFTER_FIN_ARRIVED,
+    AFTER_FIN_SENT,
+    MASK,
+    RECEIVING,
+    SENDING,
+    End,
+    Out,
+    Sizes,
+    State,
+    nearest,
+)
 from slirp.wire.tcp import ACK, FIN, PSH, RST, SYN, Segment, syn_options
 
 MOST_HANDSHAKES = 5  # repetitions of a SYN or SYN-ACK: 63 seconds in all
@@ -27,80 +38,6 @@ TIME_WAIT_SECONDS = 2.0  # nothing lives that long in a tun device; 2 MSL would 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, MOST_KEEPALIVES = 7200.0, 75.0, 9  # as Linux has them
 ACKNOWLEDGE_EVERY = 512 << 10  # bytes, within a batch
 MOST_CHALLENGES = 10  # per second and connection (RFC 5961, 7)
-_MASK, _HALF = 0xFFFFFFFF, 1 << 31
-
-
-class State(Enum):
-    """As in RFC 9293, 3.3.2. LISTEN is not a connection's."""
-
-    SYN_SENT = "SYN-SENT"
-    SYN_RECEIVED = "SYN-RECEIVED"
-    ESTABLISHED = "ESTABLISHED"
-    FIN_WAIT_1 = "FIN-WAIT-1"
-    FIN_WAIT_2 = "FIN-WAIT-2"
-    CLOSE_WAIT = "CLOSE-WAIT"
-    CLOSING = "CLOSING"
-    LAST_ACK = "LAST-ACK"
-    TIME_WAIT = "TIME-WAIT"
-    CLOSED = "CLOSED"
-
-
-class End(Enum):
-    """How it came to its end."""
-
-    FINISHED = "finished"  # both directions, in order
-    RESET = "reset"  # by the container; a refused SYN is one, too
-    TIMED_OUT = "timed out"
-    ABORTED = "aborted"  # by the host's side
-
-
-class Out(NamedTuple):
-    """A segment to send, all but the ports."""
-
-    flags: int
-    sequence: int
-    acknowledgement: int
-    window: int
-    options: bytes
-    payload: bytes | memoryview
-
-
-class Sizes(NamedTuple):
-    """*mss* is the largest segment that we take; *largest* what we may send in one piece, where the device cuts it."""
-
-    mss: int
-    largest: int
-
-
-def nearest(number: int, reference: int) -> int:
-    """The sequence number *number* of the wire as the one that is nearest to *reference*."""
-    return reference + ((number - reference + _HALF) & _MASK) - _HALF
-
-
-def reset_for(segment: Segment) -> Out | None:
-    """The answer to a segment that belongs to no connection (RFC 9293, 3.10.7.1)."""
-    if segment.flags & RST:
-        return None
-    if segment.flags & ACK:
-        return Out(RST, segment.acknowledgement, 0, 0, b"", b"")
-    length = len(segment.payload) + bool(segment.flags & SYN) + bool(segment.flags & FIN)
-    return Out(RST | ACK, 0, (segment.sequence + length) & _MASK, 0, b"", b"")
-
-
-# The other end may still send data, or has to acknowledge ours
-_RECEIVING = frozenset((State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2))
-_SENDING = frozenset((State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1, State.CLOSING, State.LAST_ACK))
-_AFTER_FIN_SENT = {State.ESTABLISHED: State.FIN_WAIT_1, State.CLOSE_WAIT: State.LAST_ACK}
-_AFTER_FIN_ACKED = {
-    State.FIN_WAIT_1: State.FIN_WAIT_2,
-    State.CLOSING: State.TIME_WAIT,
-    State.LAST_ACK: State.CLOSED,
-}
-_AFTER_FIN_ARRIVED = {
-    State.ESTABLISHED: State.CLOSE_WAIT,
-    State.FIN_WAIT_1: State.CLOSING,
-    State.FIN_WAIT_2: State.TIME_WAIT,
-}
 
 
 class Connection:
@@ -191,7 +128,7 @@ class Connection:
     def host_took(self, size: int) -> None:
         """The host's socket took so many of the first pending bytes."""
         self.receiver.took(size)
-        if not self.ack_due and self.state in _RECEIVING:
+        if not self.ack_due and self.state in RECEIVING:
             self.ack_due = self.receiver.worth_telling()
 
     def keep(self, payload: memoryview) -> None:
@@ -264,16 +201,16 @@ class Connection:
         self.ack_due = False
         self._acknowledged = receiver.next
         window = receiver.window()
-        self._out.append(Out(flags, sequence & _MASK, receiver.next & _MASK, window, b"", payload))
+        self._out.append(Out(flags, sequence & MASK, receiver.next & MASK, window, b"", payload))
 
     def _send(self, piece: Piece) -> None:
         sequence, payload, fin = piece
         self._emit(ACK | FIN if fin else ACK | PSH if payload else ACK, sequence, payload)
         if fin:
-            self.state = _AFTER_FIN_SENT.get(self.state, self.state)
+            self.state = AFTER_FIN_SENT.get(self.state, self.state)
 
     def _transmit(self, now: float) -> None:
-        if self.state in _SENDING:
+        if self.state in SENDING:
             for piece in self.sender.transmit(now):
                 self._send(piece)
 
@@ -291,11 +228,11 @@ class Connection:
         self.state = state
         self._until = now + HANDSHAKE_TIMEOUT * (1 << self._handshakes)
         self._handshakes += 1
-        flags, acknowledgement = (SYN, 0) if state is State.SYN_SENT else (SYN | ACK, self.receiver.next & _MASK)
+        flags, acknowledgement = (SYN, 0) if state is State.SYN_SENT else (SYN | ACK, self.receiver.next & MASK)
         scale = SCALE if state is State.SYN_SENT or self.receiver.scale else None
         window = min(65535, self._holding.room()) if state is State.SYN_SENT else self.receiver.first_window()
         options = syn_options(self._sizes.mss, scale)
-        self._out.append(Out(flags, self._iss & _MASK, acknowledgement, window, options, b""))
+        self._out.append(Out(flags, self._iss & MASK, acknowledgement, window, options, b""))
 
     # Segments in
 
@@ -329,7 +266,7 @@ class Connection:
         bytes_for_host = self._take_payload(segment, sequence) if segment.payload else None
         if segment.flags & FIN:
             self.receiver.note_fin(sequence + len(segment.payload))
-        if self.receiver.fin is not None and self.state in _RECEIVING and self.receiver.take_fin():
+        if self.receiver.fin is not None and self.state in RECEIVING and self.receiver.take_fin():
             self._fin_arrived(now)
         self._transmit(now)
         return bytes_for_host
@@ -435,7 +372,7 @@ class Connection:
         return self.state is not State.CLOSED
 
     def _fin_acknowledged(self, now: float) -> None:
-        state = _AFTER_FIN_ACKED.get(self.state)
+        state = AFTER_FIN_ACKED.get(self.state)
         if state is State.CLOSED:
             self._close(End.FINISHED)
         elif state is not None:
@@ -444,7 +381,7 @@ class Connection:
     def _fin_arrived(self, now: float) -> None:
         self._shut = True
         self.ack_due = True
-        self._enter(_AFTER_FIN_ARRIVED[self.state], now)
+        self._enter(AFTER_FIN_ARRIVED[self.state], now)
 
     def _enter(self, state: State, now: float) -> None:
         self.state = state
@@ -456,7 +393,7 @@ class Connection:
         receiver = self.receiver
         expected = receiver.next
         bytes_for_host = None
-        if self.state in _RECEIVING:
+        if self.state in RECEIVING:
             bytes_for_host = receiver.accept(sequence, segment.payload)
         if sequence != expected or receiver.next == expected or receiver.early():
             self._emit(ACK, self.sender.nxt)  # out of order: the sender should hear of each (RFC 5681, 4.2)

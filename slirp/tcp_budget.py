@@ -1,13 +1,16 @@
 """Bytes that connections may hold: per connection, per container, in all.
 
-A connection may have as much again as is free, never more than half of that (a dynamic threshold, as switches share
-their buffers): few connections get all they can use, and however many hold on to theirs, something stays free for one
-that comes later. The same rule holds one level up, for the container among all.
+A connection may have an eighth of what its container has left, and a container as much as is left in all. These are
+dynamic thresholds, as switches share their buffers: few connections get all that they can use, many slow ones even each
+other out, and those that hold on for ever leave something for others. A connection can always hold a FLOOR, so that
+none is ever still for want of memory.
 """
 
 PER_CONNECTION = 4 << 20
-PER_CONTAINER = 24 << 20
-IN_ALL = 64 << 20
+PER_CONTAINER = 32 << 20
+IN_ALL = 48 << 20  # with the floors of 16384 connections: 64 MiB
+FLOOR = 1024
+_SHARE = 3  # a power of two
 
 
 class Budget:
@@ -21,15 +24,16 @@ class Budget:
         self.used = 0
 
     def take(self, size: int) -> None:
-        """Count *size* bytes more, or with a negative one, fewer. Ask `allowance` first."""
+        """Count *size* bytes more, or with a negative one, fewer. Ask `Holding.room` first."""
         self.used += size
         if self.parent is not None:
-            self.parent.take(size)
+            self.parent.used += size
 
-    def allowance(self) -> int:
-        """How many bytes a child that holds none may take."""
-        free = max(0, self.limit - self.used) >> 1
-        return free if self.parent is None else min(free, self.parent.allowance())
+    def free(self) -> int:
+        """How many bytes it has left."""
+        if self.parent is None:
+            return self.limit - self.used
+        return min(self.limit, self.parent.limit - self.parent.used) - self.used
 
 
 class Holding:
@@ -49,8 +53,4 @@ class Holding:
 
     def room(self) -> int:
         """How many bytes more it may hold."""
-        return max(0, min(self.limit, self.budget.allowance()) - self.size)
-
-    def release(self) -> None:
-        """Hold nothing any more."""
-        self.take(-self.size)
+        return max(0, min(self.limit, max(self.budget.free() >> _SHARE, FLOOR)) - self.size)

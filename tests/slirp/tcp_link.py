@@ -7,8 +7,9 @@ import heapq
 import random
 from typing import NamedTuple, Protocol
 
-from slirp.tcp import Connection, Out, Sizes, State
+from slirp.tcp import Connection
 from slirp.tcp_budget import IN_ALL, Budget
+from slirp.tcp_states import Out, Sizes, State
 from slirp.wire import tcp
 
 
@@ -47,6 +48,7 @@ class Link:
         self.random = random.Random(seed)
         self.now = 0.0
         self.carried = 0
+        self.lost = 0
         self._under_way: list[tuple[float, int, int, tcp.Segment]] = []
 
     def run(self, until: float) -> None:
@@ -70,7 +72,9 @@ class Link:
 
     def _carry(self, segment: tcp.Segment, target: int) -> None:
         weather = self.weather
-        copies = 1 + (self.random.random() < weather.repetition) - (self.random.random() < weather.loss)
+        lost = self.random.random() < weather.loss and (self.carried > 20 or self.lost < 3)  # else nobody would meet
+        self.lost += lost
+        copies = 1 + (self.random.random() < weather.repetition) - lost
         for _ in range(copies):
             self.carried += 1
             delay = 0.001 + self.random.random() * weather.jitter

@@ -5,8 +5,8 @@ import random
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slirp.tcp import End, Out
-from slirp.tcp import State as TCPState
+from slirp.tcp_states import End, Out
+from slirp.tcp_states import State as TCPState
 from slirp.wire import tcp
 from tests.slirp.tcp_link import Host, Link, Weather
 
