@@ -13,6 +13,7 @@ from rootless.spec.runtime import Config
 from rootless.store.containers import Record
 
 _DEFAULT_VOLUME_OPTIONS = ("nosuid", "nodev")
+_ABOVE_SYSCTLS = ("/proc", "/proc/sys", "/proc/sys/net", "/proc/sys/net/ipv4")
 _HIGHEST_GROUP = 2147483647  # that ping_group_range takes, icmp(7)
 
 
@@ -151,6 +152,8 @@ def _network_sysctls(record: Record) -> dict[str, str]:
     """Docker's settings of a network namespace that is the container's own: low ports and ping for everybody in it."""
     if record["network"] == "host" or record["network"].startswith("container:"):
         return {}
+    if any(mount["destination"] in _ABOVE_SYSCTLS for mount in record["mounts"]):
+        return {}  # what is there is for the user to say
     highest = max(first + count - 1 for first, count in namespaces.mapped_ids("gid"))
     return {
         "net.ipv4.ip_unprivileged_port_start": "0",

@@ -6,13 +6,15 @@ since only a process outside can run newuidmap(1):
     child   unshare, "here I am" ─▶                                ─▶ exec the sleeper
     parent                          newuidmap, newgidmap, "mapped"
 
-If the sleeper dies, the namespace lives on in the monitors and containers, and is found again through them: a second
+If the sleeper dies, the namespace lives on in monitors, containers and slirp, and is found again through them: a second
 one beside it could reach neither their networks nor their files. See user_namespaces(7), newuidmap(1), subuid(5).
 """
 
+import _socket  # the C half of `socket`
 import errno
 import os
 import pwd
+from collections.abc import Iterator
 
 from rootless.errors import HostUnsupported
 from rootless.linux import files, namespaces, processes
@@ -81,7 +83,17 @@ def _namespace_of(pid: int, started: int) -> int | None:
 
 
 def _find_survivor(run_dir: str) -> int | None:
-    """The init of a running container, whose monitor noted it as "pid start" in its run directory."""
+    """A process that lives in the namespace: the init of a container that runs, or slirp."""
+    for pid, started in (*_inits(run_dir), *_slirp(run_dir)):
+        fd = _namespace_of(pid, started)
+        if fd is not None:
+            os.close(fd)
+            return pid
+    return None
+
+
+def _inits(run_dir: str) -> Iterator[tuple[int, int]]:
+    """(pid, start time) of the inits of containers, as their monitors noted them in their run directories."""
     containers = os.path.join(run_dir, "containers")
     for name in os.listdir(containers) if os.path.isdir(containers) else ():
         try:
@@ -89,11 +101,23 @@ def _find_survivor(run_dir: str) -> int | None:
                 pid, started = map(int, file.read().split()[:2])
         except (OSError, ValueError):
             continue
-        fd = _namespace_of(pid, started)
-        if fd is not None:
-            os.close(fd)
-            return pid
-    return None
+        yield pid, started
+
+
+def _slirp(run_dir: str) -> Iterator[tuple[int, int]]:
+    """The same of the process that runs the networks, which listens at `slirp` and outlives the last container."""
+    sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+    directory_fd = os.open(run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{directory_fd}/slirp")  # a socket's name may have 107 bytes only
+        credentials = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)
+    except OSError:
+        return  # it is not there
+    finally:
+        sock.close()
+        os.close(directory_fd)
+    pid = int.from_bytes(credentials[:4], "little")
+    yield pid, processes.start_time(pid)
 
 
 def _create() -> int:

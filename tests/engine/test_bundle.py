@@ -247,6 +247,7 @@ def test_a_network_of_its_own_lets_everybody_in_it_ping_and_use_low_ports(bundle
     asked = (("net.ipv4.ip_unprivileged_port_start", "1024"),)
     assert bundled(sysctls=asked)["linux"]["sysctl"]["net.ipv4.ip_unprivileged_port_start"] == "1024"
     assert bundled(networks=(NetworkOption("host"),))["linux"]["sysctl"] == {}
+    assert bundled(mounts=(MountOption("tmpfs", "", "/proc/sys"),))["linux"]["sysctl"] == {}
 
 
 def test_with_another_containers_network_come_its_names(bundled: Bundled, store: Store) -> None:

@@ -151,6 +151,15 @@ def test_a_killed_slirp_comes_back_and_nobody_has_to_do_anything(box: Box) -> No
     assert wait_until(lambda: box("exec", "web", "wget", "-qO-", "http://late/", check=False).stdout == "hello\n", 10)
 
 
+def test_the_user_namespace_is_found_again_by_way_of_slirp(box: Box) -> None:
+    """Its keeper is killed, and no container runs: what is made anew could not be plugged into slirp's networks."""
+    box.sh("true")
+    pid = slirp(box.installed)
+    os.kill(int((box.session / "namespace").read_text().split()[0]), signal.SIGKILL)
+    assert "eth0" in box.sh("ip addr")
+    assert slirp(box.installed) == pid
+
+
 def test_a_killed_monitor_frees_address_and_port(box: Box) -> None:
     port = free_port()
     container_id = box.detached(HTTPD, "--name", "web", "-p", f"{port}:80", "--restart", "always")
