@@ -40,6 +40,8 @@ def look_up(model: Model, asker: Container, name: str, kind: int) -> Found | Non
     name = name.lower().rstrip(".")
     if kind == PTR and (address := reverse_address(name)):
         return _reverse(asker, address)
+    if not name:
+        return None
     if name in HOST_NAMES:
         return Found(True, (HOST_LOOPBACK,)) if asker.host_loopback else _NOBODY
     for endpoints in _matches(model, asker, name):
@@ -56,8 +58,12 @@ def names_of(endpoint: Endpoint) -> list[str]:
 
 
 def is_called(endpoint: Endpoint, name: str) -> bool:
-    """Whether *name*, in lower case, is one of its names."""
-    return any(own.lower() == name for own in names_of(endpoint))
+    """Whether *name*, in lower case and not empty, is one of its names."""
+    # Asked of everybody on a network for each name of the world, too: compared one by one, without a list.
+    container = endpoint.container
+    if name in (container.name.lower(), container.hostname.lower()):
+        return True
+    return name in (container.id, container.id[:SHORT_ID]) or any(alias.lower() == name for alias in endpoint.aliases)
 
 
 def own_networks(asker: Container) -> list[Network]:

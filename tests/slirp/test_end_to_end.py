@@ -6,6 +6,7 @@ import json
 import resource
 import select
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -73,6 +74,37 @@ def test_who_reads_slowly_gets_everything(machine: Machine, box: Box) -> None:
             if length < 4 << 20:
                 select.select([], [], [], 0.02)
         assert (length, digest.digest()) == (len(whole), hashlib.sha256(whole).digest())
+
+
+@pytest.mark.slow
+def test_a_quarter_of_a_gigabyte_goes_each_way_at_once(machine: Machine, box: Box) -> None:
+    count = 256
+    expected = hashlib.sha256(BIG * count).hexdigest()
+    seen: list[str] = []
+
+    def both_ways(connection: socket.socket, peer: Any) -> None:
+        sender = threading.Thread(target=send, args=(connection,))
+        sender.start()
+        seen.append(hash_of(connection))
+        sender.join()
+
+    def send(connection: socket.socket) -> None:
+        for _ in range(count):
+            connection.sendall(BIG)
+        connection.shutdown(socket.SHUT_WR)
+
+    def hash_of(connection: socket.socket) -> str:
+        digest = hashlib.sha256()
+        while data := connection.recv(1 << 20):
+            digest.update(data)
+        return digest.hexdigest()
+
+    with machine.server(FAR4, both_ways) as address, box.tcp(*address) as connection:
+        sender = threading.Thread(target=send, args=(connection,))
+        sender.start()
+        assert hash_of(connection) == expected
+        sender.join()
+        assert eventually(lambda: seen == [expected])
 
 
 def test_what_is_sent_after_the_other_side_s_end_arrives(machine: Machine, box: Box) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.network import FAR4, HOST4, PATHS, ROUTER4, Machine, Slirp, eventually, network, on, published
-from tests.support.network_servers import Zone, echo, ended, hello, read_all
+from tests.support.network_servers import Zone, ask, echo, ended, hello, read_all
 
 pytestmark = pytest.mark.kernel
 
@@ -52,6 +52,32 @@ def test_egress_none_leaves_the_peers(slirp: Slirp, fresh: Fresh, machine: Machi
         web.tcp(web.lookup("db")[0], 80).close()
         slirp.request("update", container=web.id, egress=None)
         web.tcp(*address).close()
+
+
+def test_egress_of_a_network_holds_for_datagrams_and_ping_too(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh(names=True, egress=["*.example.org", f"{ROUTER4}/32"])
+    web = slirp.box("web", [on(place)])
+    with machine.udp_server(FAR4) as far, machine.udp_server(ROUTER4) as router, web.udp() as sock:
+        assert ask(sock, *far) == b""
+        assert ask(sock, *router) == b"?"
+        assert web.lookup("www.example.org") == [FAR4]
+        assert ask(sock, *far) == b"?"
+    for address, lost in ((FAR4, "0%"), (HOST4, "100%")):
+        assert f" {lost} packet loss" in web.run("ping", "-c", "1", "-W", "2", address, check=False).stdout
+    assert "status: REFUSED" in web.dig("example.org")  # a star stands for something
+
+
+def test_the_way_out_is_the_network_s_with_the_highest_priority(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    inside, first, second = fresh(internal=True), fresh(), fresh(egress=["none"])
+    web = slirp.box("web", [on(inside), on(first), on(second)])
+    assert [endpoint["default"] for endpoint in web.endpoints].count(True) == 1
+    with machine.server(FAR4, hello(b"out")) as address:
+        with web.tcp(*address) as connection:
+            assert read_all(connection) == b"out"
+        slirp.request("disconnect", container=web.id, network=first["id"])
+        assert web.failure(*address) == "ECONNREFUSED"  # it leads over the second one now, which allows nothing
+        slirp.request("connect", container=web.id, endpoint=on(first, gw_priority=10))
+        assert web.failure(*address) == ""
 
 
 def test_flows_and_bytes_are_shown(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
