@@ -156,6 +156,14 @@ class Handover:
         for flow in [flow for flow in self._flows.values() if flow.container == container]:
             self._end(flow, abort=True)
 
+    def review(self, container: str) -> None:
+        """Something about the container has changed: end what it may not have any more."""
+        permits = self._services.outward.permits
+        for flow in [flow for flow in self._flows.values() if flow.container == container]:
+            key = flow.key
+            if not permits(container, key.network, key.source, key.destination, key.destination_port):
+                self._end(flow, abort=True)
+
     def close_network(self, network: str) -> None:
         """End the connections of a network, and accept no more."""
         self._stop_listening(network)

@@ -117,6 +117,13 @@ class Icmp:
         for flow in self._of(container_id):
             self._close(flow)
 
+    def review(self, container_id: str) -> None:
+        """Something about the container has changed: end the flows that it may not have, or whose address it lost."""
+        for flow in self._of(container_id):
+            network, address, _, peer = flow.key
+            if not self._services.outward.permits(container_id, network, address, peer, 0):
+                self._close(flow)
+
     def close_network(self, network_id: str) -> None:
         """The network is gone."""
         for flow in self._of(None):

@@ -102,6 +102,23 @@ class Outward:
         self, network: Network, endpoint: Endpoint, protocol: str, destination: bytes, port: int
     ) -> Route | Refusal:
         """What stands for *destination* on the host's side, or why nothing does. *port* is 0 for "icmp"."""
+        route = self._judge(network, endpoint, destination, port)
+        if route is Refusal.PROHIBITED:
+            self._deny(endpoint.container.id, protocol, destination, port)
+        return route
+
+    def permits(self, container_id: str, network_id: str, address: bytes, destination: bytes, port: int) -> bool:
+        """Whether a flow of the container, from its *address* on a network, may go on. Denials are not counted."""
+        endpoint = self.endpoint(container_id, network_id, address)
+        return endpoint is not None and isinstance(self._judge(endpoint.network, endpoint, destination, port), Route)
+
+    def endpoint(self, container_id: str, network_id: str, address: bytes) -> Endpoint | None:
+        """The container's endpoint, if *address* on that network is (still) its own."""
+        network = self._model.networks.get(network_id)
+        endpoint = self._model.endpoint(network, address) if network else None
+        return endpoint if endpoint and endpoint.container.id == container_id else None
+
+    def _judge(self, network: Network, endpoint: Endpoint, destination: bytes, port: int) -> Route | Refusal:
         container = endpoint.container
         loopback = destination == HOST_LOOPBACK
         if network.internal or (loopback and not container.host_loopback):
@@ -109,10 +126,9 @@ class Outward:
         if forbidden(destination) or self._own(destination):
             return Refusal.UNREACHABLE
         if network.egress is not None or container.egress is not None:
-            names = HOST_NAMES if loopback else self._names(container.id, destination)
+            names = self._names(container.id, destination)
             for texts in (container.egress, network.egress):
                 if texts is not None and not self._parsed(texts).allow(destination, port, names):
-                    self._deny(container.id, protocol, destination, port, names)
                     return Refusal.PROHIBITED
         return Route(_LOCALHOST if loopback else destination, port, loopback)
 
@@ -193,6 +209,8 @@ class Outward:
 
     def _names(self, container_id: str, address: bytes) -> tuple[str, ...]:
         """The names that the container has for *address*. Those that have run out live on with the flows."""
+        if address == HOST_LOOPBACK:
+            return HOST_NAMES
         names = self._learned.get(container_id, {}).get(address)
         if not names:
             return ()
@@ -206,7 +224,8 @@ class Outward:
                     del names[name]
         return tuple(names)
 
-    def _deny(self, container_id: str, protocol: str, address: bytes, port: int, names: tuple[str, ...]) -> None:
+    def _deny(self, container_id: str, protocol: str, address: bytes, port: int) -> None:
+        names = self._names(container_id, address)
         denials = self._denied.setdefault(container_id, {})
         denial = denials.pop((protocol, address, port), None) or _Denial()
         denials[protocol, address, port] = denial

@@ -191,6 +191,8 @@ class Stack:
         known = self.model.networks.get(told["id"])
         names = dict(zip(told.get("fds") or (), _all(fds), strict=False))
         network = self.model.add_network(told)
+        for container in {endpoint.container.id for endpoint in network.endpoints.values()}:
+            self._review(container)
         if "tun" in names:
             if known is not None and known.tun is not None:
                 self._close_tun(known)
@@ -220,7 +222,13 @@ class Stack:
         self._close_tun(network)
 
     def _container(self, told: "dict[str, Any]", _: list[int]) -> None:
-        self.model.set_container(told)
+        self._review(self.model.set_container(told).id)
+
+    def _review(self, container: str) -> None:
+        """What the container may do, or its addresses, may have changed."""
+        self.handover.review(container)
+        self.udp.review(container)
+        self.icmp.review(container)
 
     def _container_gone(self, told: "dict[str, Any]", _: list[int]) -> None:
         container = told["id"]

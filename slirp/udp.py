@@ -87,7 +87,11 @@ class Udp:
             self.dropped += 1
             return
         key = (network.id, packet.source, datagram.source_port, packet.destination, datagram.destination_port)
-        flow = self._table.all.get(key) or self._opened(network, endpoint, key, packet)
+        flow = self._table.all.get(key)
+        if flow is not None and flow.container != endpoint.container.id:
+            self.close(flow)  # of who had the address before
+            flow = None
+        flow = flow or self._opened(network, endpoint, key, packet)
         if flow is None:
             return
         flow.spoken += 1
@@ -116,6 +120,18 @@ class Udp:
         """The container is gone, or may do less than it could."""
         for flow in self._table.of(container_id):
             self.close(flow)
+
+    def review(self, container_id: str) -> None:
+        """Something about the container has changed: end the flows that it may not have, or whose address it lost."""
+        outward = self._services.outward
+        for flow in self._table.of(container_id):
+            network, address, _, peer, peer_port = flow.key
+            if flow.handle >= 0:
+                goes_on = outward.endpoint(container_id, network, address) is not None
+            else:
+                goes_on = outward.permits(container_id, network, address, peer, peer_port)
+            if not goes_on:
+                self.close(flow)
 
     def close_network(self, network_id: str) -> None:
         """The network is gone."""

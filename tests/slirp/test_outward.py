@@ -171,6 +171,17 @@ def test_a_shorter_answer_does_not_shorten_a_longer_one() -> None:
     assert world.route("203.0.113.9") == Route(PUBLIC, 443, False)
 
 
+def test_flow_may_go_on_as_long_as_it_could_begin_and_the_address_is_its_own() -> None:
+    world = World(egress=["203.0.113.0/24:443"])
+    own = packed("172.30.0.2")
+    assert world.outward.permits("c", "lan", own, PUBLIC, 443)
+    assert not world.outward.permits("c", "lan", own, PUBLIC, 80)
+    assert not world.outward.permits("d", "lan", own, PUBLIC, 443)
+    assert not world.outward.permits("c", "other", own, PUBLIC, 443)
+    assert not world.outward.permits("c", "lan", packed("172.30.0.3"), PUBLIC, 443)
+    assert (world.log, world.outward.denied()) == ([], [])
+
+
 def test_what_is_learned_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outward, "MOST_LEARNED", 8)
     world = World(egress=["*.example.org"])

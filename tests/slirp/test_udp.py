@@ -343,6 +343,33 @@ def test_container_that_goes_takes_its_flows_along() -> None:
     assert rig.udp.flows() == []
 
 
+@PATHS
+@alone
+def test_flows_end_when_they_may_not_be_any_more(kernel: bool) -> None:
+    rig = Rig(kernel=kernel)
+    listener = udp_socket(WORLD4)
+    servers = [udp_socket(WORLD4) for _ in range(2)]
+    client, caller = rig.inside(lambda: udp_socket(CONTAINER4, 5060)), udp_socket(CLIENT4)
+    rig.udp.published(1, listener, "c" * 64, 5060)
+    caller.sendto(b"call", listener.getsockname())
+    rig.answer(client)
+    for server in servers * 2:
+        client.sendto(b"hello", server.getsockname())
+        rig.answer(server)
+    place = {"network": rig.network.id, "ipv4": CONTAINER4, "default": True}
+    container = {"id": "c" * 64, "name": "web", "egress": [f"{WORLD4}:{servers[0].getsockname()[1]}"]}
+    rig.model.set_container({**container, "endpoints": [place]})
+    rig.udp.review("c" * 64)
+    assert sorted(str(flow["direction"]) for flow in rig.udp.flows()) == ["in", "out"]
+    client.sendto(b"hello", servers[1].getsockname())
+    client.sendto(b"hello", servers[0].getsockname())
+    assert rig.answer(servers[0])[0] == b"hello"
+    assert not readable(servers[1])
+    rig.model.set_container({**container, "endpoints": []})  # another may get the address now
+    rig.udp.review("c" * 64)
+    assert rig.udp.flows() == []
+
+
 @alone
 def test_datagram_too_large_for_the_way_is_told_with_its_mtu() -> None:
     rig = Rig()
