@@ -2,13 +2,26 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.network import FAR4, HOST4, PATHS, ROUTER4, Machine, Slirp, eventually, network, on, published
+from tests.support.network import (
+    FAR4,
+    HOST4,
+    PATHS,
+    ROUTER4,
+    Machine,
+    Refused,
+    Slirp,
+    eventually,
+    network,
+    on,
+    published,
+)
 from tests.support.network_servers import Zone, ask, echo, ended, hello, read_all
 
 pytestmark = pytest.mark.kernel
@@ -196,3 +209,86 @@ def running() -> set[int]:
         except OSError:
             continue  # it has ended meanwhile
     return found
+
+
+def test_what_cannot_be_attached_leaves_nothing_reserved(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh()
+    address = place["ipv4"]["subnet"].rpartition(".")[0] + ".77"
+    with machine.listener("0.0.0.0") as foreign:
+        taken = published(80, foreign.getsockname()[1])
+        with pytest.raises(Refused):
+            slirp.box("web", [on(place, address)], ports=[published(81, 40081), taken])
+    assert slirp.request("hello")["containers"] == 0
+    web = slirp.box("web", [on(place, address)], ports=[published(81, 40081), taken])
+    assert web.ipv4 == address
+
+
+def test_a_plug_that_fails_is_told_and_can_be_tried_again(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    web = slirp.box("web", [on(fresh())], plug=False)
+    with open("/dev/null") as file, pytest.raises(Refused):
+        web.client.request("plug", [file.fileno()])
+    with pytest.raises(Refused):
+        web.client.request("plug", [machine.net])  # not the user's
+    with pytest.raises(Refused):
+        web.client.request("plug", [])
+    web.plug()
+    with machine.server(FAR4, echo) as address:
+        web.tcp(*address).close()
+
+
+def test_of_many_that_want_one_port_at_once_one_gets_it(slirp: Slirp, fresh: Fresh) -> None:
+    place, lock = fresh(), threading.Lock()
+    outcomes: list[str] = []
+
+    def attach(number: int) -> None:
+        try:
+            slirp.box(f"web{number}", [on(place)], ports=[published(80, 40090)])
+            outcome = "attached"
+        except Refused as error:
+            outcome = error.kind
+        with lock:
+            outcomes.append(outcome)
+
+    threads = [threading.Thread(target=attach, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["Conflict"] * 19 + ["attached"]
+    assert len({box.ipv4 for box in slirp.boxes}) == 1
+
+
+def test_many_containers_that_come_and_go_at_once_get_along(slirp: Slirp, fresh: Fresh, machine: Machine) -> None:
+    place = fresh(names=True)
+    problems: list[BaseException] = []
+
+    def live(number: int) -> None:
+        try:
+            for turn in range(3):
+                box = slirp.box(f"box{number}-{turn}", [on(place)], ports=[published(80)])
+                assert box.lookup(f"box{number}-{turn}") == [box.ipv4]
+                box.tcp(*far).close()
+                box.close()
+        except BaseException as error:
+            problems.append(error)
+
+    with machine.server(FAR4, echo) as far:
+        threads = [threading.Thread(target=live, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert problems == []
+
+
+def test_a_stack_that_is_killed_again_and_again_comes_back(machine: Machine) -> None:
+    with machine.slirp() as slirp, machine.server(FAR4, echo) as address:
+        web = slirp.box("web", [on(network("home", "10.249.0.0/16"))], ports=[published(53, protocol="udp")])
+        with web.udp_server(53):
+            for _ in range(3):
+                [pid] = slirp.stack_pids()
+                os.kill(pid, signal.SIGKILL)
+                assert eventually(lambda pid=pid: slirp.stack_pids() not in ([], [pid]))  # type: ignore[misc]
+                assert eventually(lambda: web.failure(*address, timeout=2) == "")
+                with machine.datagrams(ROUTER4) as client:
+                    assert eventually(lambda client=client: ask(client, HOST4, web.port(53, "udp")) == b"?")  # type: ignore[misc]
