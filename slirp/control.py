@@ -1,6 +1,6 @@
 """The control socket: who may speak to HUB, one request at a time on each connection, and no client that holds it up.
 
-    lock file   PATH.held, flock(2) held for life: who has it is the one. The file stays; a lock dies with its holder
+    lock file   PATH.held, flock(2) held for life: who has it is the one; a lock dies with its holder
     socket      PATH, mode 0600, replaced where a dead process left one; SO_PEERCRED must be the same user
     request     one message (channel.py), answered before the next of that connection is read
     answer      {"ok": true, …}, or {"ok": false, "kind", "error", "hint"}; long ones in parts with "more": true
@@ -30,6 +30,7 @@ _MOST_CONNECTIONS = 4096  # an attachment is one
 _PATIENCE = 20.0  # seconds for a client that does not take its answer
 _IDLE = 120.0  # seconds for one that asks for nothing and has nothing attached
 _PART = 96 << 10  # bytes of a part of a long answer, about
+_PAUSE = 0.2  # seconds
 _MOST_PARTS = 256  # that wait for a client to take them
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -155,11 +156,13 @@ class Server:
     def __init__(self, path: str) -> None:
         """Take the place at *path*. Raises Conflict where another process has it, SlirpError."""
         self._path = path
+        self._loop: Loop | None = None
         self.connections: set[Connection] = set()
-        self._lock_fd = _locked(path + ".held")
+        self._lock_fd = _locked(path)
         try:
             self._listener = _listening(path)
         except OSError as error:
+            os.unlink(_lock_path(path))
             os.close(self._lock_fd)
             raise SlirpError(f"cannot listen at {path}: {error.strerror or error}") from error
 
@@ -171,18 +174,23 @@ class Server:
     ) -> None:
         """Begin to accept."""
         self._loop, self._handle, self._gone = loop, handle, gone
-        self._watch()
+        self._watch(loop)
 
-    def _watch(self) -> None:
-        self._loop.watch(self._listener.fileno(), select.EPOLLIN, lambda events: self.accept())
+    def _watch(self, loop: "Loop") -> None:
+        if self._lock_fd >= 0:
+            loop.watch(self._listener.fileno(), select.EPOLLIN, lambda events: self._accept(loop))
 
-    def _pause(self) -> None:
+    def _pause(self, loop: "Loop") -> None:
         """There are no descriptors left: those who wait are not looked at for a moment."""
-        self._loop.unwatch(self._listener.fileno())
-        self._loop.later(0.2, self._watch)
+        loop.unwatch(self._listener.fileno())
+        loop.later(_PAUSE, lambda: self._watch(loop))
 
     def accept(self) -> None:
         """Everybody who waits, and may."""
+        if self._loop is not None:
+            self._accept(self._loop)
+
+    def _accept(self, loop: "Loop") -> None:
         while True:
             try:
                 sock, _ = self._listener.accept()
@@ -191,13 +199,13 @@ class Server:
             except OSError as error:
                 if error.errno == errno.ECONNABORTED:
                     continue
-                self._pause()
+                self._pause(loop)
                 return
             sock.setblocking(False)
             if _uid_of_peer(sock) != os.geteuid() or len(self.connections) >= _MOST_CONNECTIONS:
                 sock.close()
                 continue
-            self.connections.add(Connection(self._loop, self, sock))
+            self.connections.add(Connection(loop, self, sock))
 
     def handle(self, connection: Connection, message: "dict[str, Any]", fds: list[int]) -> None:
         """Have a request handled; *fds* are closed afterwards. A bug is told to the client, too, and logged."""
@@ -217,13 +225,18 @@ class Server:
 
     def close(self) -> None:
         """Listen no more; the socket is gone from its directory before another process can take the place."""
-        self._loop.unwatch(self._listener.fileno())
-        try:
-            os.unlink(self._path)
-        except OSError:
-            pass  # somebody has cleaned up already
+        if self._lock_fd < 0:
+            return  # since then it may be another's
+        if self._loop is not None:
+            self._loop.unwatch(self._listener.fileno())
+        for path in (self._path, _lock_path(self._path)):
+            try:
+                os.unlink(path)
+            except OSError:
+                pass  # somebody has cleaned up already
         self._listener.close()
         os.close(self._lock_fd)
+        self._lock_fd = -1
 
 
 def parts(rows: "list[Any]") -> "list[list[Any]]":
@@ -240,18 +253,32 @@ def parts(rows: "list[Any]") -> "list[list[Any]]":
     return groups
 
 
+def _lock_path(path: str) -> str:
+    return f"{path}.held"
+
+
 def _locked(path: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    """The lock, of a file that is still the one at its place: the holder before us may just have removed it."""
+    while True:
+        fd = _open_lock(_lock_path(path))
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise Conflict(f"another slirp serves {path}") from error
+        try:
+            if os.path.samestat(os.fstat(fd), os.stat(_lock_path(path))):
+                return fd
+        except FileNotFoundError:
+            pass  # removed, and the next one makes another
+        os.close(fd)
+
+
+def _open_lock(path: str) -> int:
     try:
-        fd = os.open(path, flags, 0o600)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise SlirpError(f"cannot open {path}: {error.strerror}") from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        raise Conflict(f"another slirp serves {path.removesuffix('.held')}") from error
-    return fd
 
 
 def _listening(path: str) -> socket.socket:
@@ -259,17 +286,21 @@ def _listening(path: str) -> socket.socket:
         os.unlink(path)  # whoever has the lock is the only one who may listen here
     except FileNotFoundError:
         pass
+    directory, name = os.path.split(path)
+    directory_fd = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         mask = os.umask(0o177)
         try:
-            sock.bind(path)
+            sock.bind(f"/proc/self/fd/{directory_fd}/{name}")  # an address is shorter than a path may be: unix(7)
         finally:
             os.umask(mask)
         sock.listen(512)
     except BaseException:
         sock.close()
         raise
+    finally:
+        os.close(directory_fd)
     return sock
 
 

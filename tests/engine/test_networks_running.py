@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -347,3 +348,12 @@ def test_many_commands_at_once_change_one_container(box: Box) -> None:
         assert process.returncode == 0, told
     assert {line.rpartition(":")[2] for line in box("port", "one").stdout.split("\n") if line} == set(map(str, ports))
     assert len(box.inspect("one")["HostConfig"]["PortBindings"]["80/tcp"]) == 6
+
+
+def test_a_run_directory_whose_path_is_longer_than_a_sockets_address_will_do(box: Box) -> None:
+    runtime = box.installed.tree / ("d" * 110)
+    runtime.mkdir(mode=0o700)
+    environment = {**box.installed.env, "XDG_RUNTIME_DIR": str(runtime)}
+    command = box.installed.command("run", "--rm", "--network", "bridge", box.image, "ip", "-4", "-o", "addr")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert "eth0" in done.stdout, done.stderr
