@@ -299,6 +299,8 @@ def _repair(engine: Engine, container_id: str) -> None:
 def main() -> None:
     """What a monitor runs: sys.argv[1:] are the store's root, its run directory and that of the session."""
     root, run, session = sys.argv[1:]
+    with suppress(OSError):  # what cannot be brought back is told where slirp tells what it has to say
+        os.dup2(os.open(os.path.join(session, slirp.LOG), os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), 2)
     repair(Engine(Layout(root, run), session))
 
 

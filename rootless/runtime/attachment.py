@@ -33,6 +33,11 @@ _ANSWER_SECONDS = 30.0  # for slirp to put an interface into the container
 _MAX_ANSWER = 1 << 17
 _RETRY_SECONDS = 0.5  # until somebody else's repair is looked at again
 _PLUG = b'{"op":"plug"}'
+_DIED = "cannot plug the container into its networks: slirp has died"
+
+
+class Lost(RootlessError):
+    """slirp has just died; it may come back."""
 
 
 class Attachment:
@@ -60,18 +65,19 @@ class Attachment:
         try:
             self._send_plug(self._sock)
         except OSError as error:
-            raise RootlessError(f"cannot plug the container into its networks: {error.strerror}") from error
+            raise Lost(_DIED) from error
 
     def confirm(self) -> None:
-        """Wait until what plug() asked for is done. Raises what slirp says."""
+        """Wait until what plug() asked for is done. Raises what slirp says, and Lost."""
         if self._sock is None:
             return
         try:
             self._sock.settimeout(_ANSWER_SECONDS)
             _check(self._sock.recv(_MAX_ANSWER))
+        except TimeoutError as error:
+            raise RootlessError("cannot plug the container into its networks: slirp does not answer") from error
         except OSError as error:
-            what = "does not answer" if isinstance(error, TimeoutError) else "has died"
-            raise RootlessError(f"cannot plug the container into its networks: slirp {what}") from error
+            raise Lost(_DIED) from error
 
     def unplug(self) -> None:
         """The container's network namespace is gone, or about to go."""
@@ -193,7 +199,7 @@ class Attachment:
 def _check(data: bytes) -> None:
     """Raise what an answer of slirp says; nothing where it is well."""
     if not data:
-        raise RootlessError("cannot plug the container into its networks: slirp has died")
+        raise Lost(_DIED)
     answer = json.loads(data)
     if not answer.get("ok"):
         kind = getattr(errors, str(answer.get("kind")), RootlessError)

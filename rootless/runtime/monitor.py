@@ -23,7 +23,7 @@ from collections.abc import Callable
 from rootless.errors import RootlessError
 from rootless.linux import files, terminals
 from rootless.runtime import channel, container, freezer
-from rootless.runtime.attachment import Attachment
+from rootless.runtime.attachment import Attachment, Lost
 from rootless.runtime.channel import Socket
 from rootless.runtime.clients import Client
 from rootless.runtime.health import HealthCheck
@@ -210,7 +210,10 @@ class Monitor:
             self._end_input()
 
     def _failed(self, error: RootlessError) -> None:
-        """The container could not be started."""
+        """The container could not be started. A restart without networks waits until they are back."""
+        if isinstance(error, Lost) and self.state["status"] == "restarting":
+            self.timers.set("restart", _REPAIR_SECONDS, self._restart)
+            return
         code = error.exit_status or 128
         self.record(status="exited" if self.state["started_at"] else "created", exit_code=code, error=str(error))
         hint = error.hint

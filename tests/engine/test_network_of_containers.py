@@ -167,6 +167,18 @@ def test_a_port_that_is_lost_with_slirp_does_not_cost_the_network(box: Box, slir
         box("rm", "-f", container_id)
 
 
+def test_restarts_go_on_when_slirp_has_come_back(box: Box, slirp: FakeSlirp) -> None:
+    container_id = detached(box, "--restart", "always", script="sleep 0.05; exit 1")
+    assert wait_until(lambda: box.recorded(container_id)["restart_count"] >= 2, 10)
+    slirp.crash()
+    with FakeSlirp(slirp.path) as second:
+        assert wait_until(lambda: bool(second.plugged(container_id)), 20)
+        count = box.recorded(container_id)["restart_count"]
+        assert wait_until(lambda: box.recorded(container_id)["restart_count"] > count, 20)
+        assert wait_until(lambda: len(second.plugged(container_id)) > 1, 20)
+        box("rm", "-f", container_id)
+
+
 # --- name files
 
 
