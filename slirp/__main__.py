@@ -93,11 +93,14 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
         if fd >= 0:
             os.set_inheritable(fd, False)
     server = control.Server(asked.socket)
-    ordered = supervision.order(spare_channel)
-    pyroute2_parts.prepare()
-    from slirp import hub  # loads pyroute2, while STACK loads what it needs
+    try:
+        ordered = supervision.order(spare_channel)
+        pyroute2_parts.prepare()
+        from slirp import hub  # loads pyroute2, while STACK loads what it needs
 
-    return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
+        return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
+    finally:
+        server.close()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,34 @@ def test_the_socket_of_a_dead_process_is_replaced(tmp_path: Path) -> None:
 def test_closed_it_leaves_no_socket_and_its_place_to_the_next(tmp_path: Path) -> None:
     first = Rig(tmp_path / "control")
     first.server.close()
-    assert not first.path.exists()
+    assert list(tmp_path.iterdir()) == []
     Rig(tmp_path / "control").server.close()
+
+
+def test_of_many_that_come_and_go_there_is_never_more_than_one(tmp_path: Path) -> None:
+    """Each takes the place and leaves it again, as fast as it can; two at once would see each other's mark."""
+    path, mark = str(tmp_path / "control"), tmp_path / "mark"
+    trouble: list[BaseException] = []
+
+    def come_and_go() -> None:
+        for _ in range(100):
+            try:
+                server = Server(path)
+            except Conflict:
+                continue
+            try:
+                mark.touch(exist_ok=False)
+                mark.unlink()
+                server.close()
+            except BaseException as error:
+                trouble.append(error)
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (trouble, list(tmp_path.iterdir())) == ([], [])
 
 
 def test_a_place_that_cannot_be_taken_is_told(tmp_path: Path) -> None:
@@ -124,6 +151,7 @@ def test_a_place_that_cannot_be_taken_is_told(tmp_path: Path) -> None:
         Server(str(tmp_path / "link"))
     with pytest.raises(SlirpError, match="cannot listen at"):
         Server(str(tmp_path / ("x" * 120)))
+    assert [path.name for path in tmp_path.iterdir()] == ["link.held"]
 
 
 def test_another_user_is_not_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

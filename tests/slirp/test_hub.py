@@ -106,6 +106,15 @@ def test_a_second_process_says_in_one_line_that_there_is_one(slirp: Slirp, machi
     assert slirp.request("hello")["ok"]
 
 
+def test_one_that_cannot_start_says_why_and_leaves_nothing(machine: Machine) -> None:
+    directory = machine.directory / "empty"
+    directory.mkdir()
+    argv = [sys.executable, "-B", "-m", "slirp", "--socket", str(directory / "s"), "--log", "/nowhere/log"]
+    done = machine.run(*argv, check=False)
+    assert (done.returncode, done.stderr) == (1, "slirp: /nowhere/log: No such file or directory\n")
+    assert list(directory.iterdir()) == []
+
+
 def test_containers_of_a_network_reach_each_other_by_either_family(slirp: Slirp) -> None:
     one, two = (slirp.box(name, [on(BACK)]) for name in ("one", "two"))
     assert [(box.ipv4, box.ipv6) for box in (one, two)] == [("10.1.0.2", "fd00:1::2"), ("10.1.0.3", "fd00:1::3")]
@@ -385,7 +394,7 @@ def test_it_leaves_when_nothing_has_been_attached_for_a_while(machine: Machine) 
         assert not slirp.ended(0.5)
         box.close()
         assert slirp.ended(5)
-        assert not slirp.socket_path.exists()
+        assert not list(slirp.socket_path.parent.glob(f"{slirp.socket_path.name}*[!g]"))  # but for its log
         assert processes(slirp) == set()
 
 
