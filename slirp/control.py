@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from slirp.loop import Loop
+    from slirp.loop import Loop, Timer
 
 _MOST_CONNECTIONS = 4096  # an attachment is one
 _PATIENCE = 20.0  # seconds for a client that does not take its answer
@@ -44,7 +44,8 @@ class Connection:
         self._loop, self._server, self.sock = loop, server, sock
         self._out: deque[bytes] = deque()
         self._active = loop.now()
-        self._timer = loop.later(_PATIENCE, self._look)
+        self._timer: Timer | None = None
+        self._watch_over()
         self.asking = False  # a request has not been answered yet
         self.attachment: Any = None
         self.closed = False
@@ -53,14 +54,20 @@ class Connection:
     def _listen(self) -> None:
         self._loop.watch(self.sock.fileno(), select.EPOLLIN, self._ready)
 
+    def _watch_over(self) -> None:
+        """Look after it from time to time. Where something is attached, only while it does not take an answer."""
+        if self._timer is None:
+            self._timer = self._loop.later(_PATIENCE, self._look)
+
     def _look(self) -> None:
         """Drop it where nothing moves: an attachment may be as silent as it likes, and a request may take its time."""
+        self._timer = None
         silent = self._loop.now() - self._active
         idle = self.attachment is None and not self.asking and silent >= _IDLE
         if idle or (self._out and silent >= _PATIENCE):
             self.close()
-        else:
-            self._timer = self._loop.later(_PATIENCE, self._look)
+        elif self._out or self.attachment is None:
+            self._watch_over()
 
     def _ready(self, events: int) -> None:
         self._active = self._loop.now()
@@ -129,6 +136,7 @@ class Connection:
                 self.sock.send(self._out[0], socket.MSG_NOSIGNAL)
             except BlockingIOError:
                 self._loop.watch(self.sock.fileno(), select.EPOLLOUT, self._ready)
+                self._watch_over()
                 return
             except OSError:
                 self.close()
@@ -142,7 +150,8 @@ class Connection:
         if self.closed:
             return
         self.closed = True
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._loop.unwatch(self.sock.fileno())
         self.sock.close()
         self._server.lost(self)

@@ -28,7 +28,7 @@ _DEATHS, _WITHIN = 5, 10.0  # more deaths in so many seconds: it will not get be
 _MOST_UNSENT = 20_000  # messages; a STACK that does not read has lost its way, and is started anew
 _AT_ONCE = 64  # messages of STACK before others are heard
 _ANSWER_WITHIN = 5.0
-_STUCK = 30.0  # seconds without an answer
+_CHECK_EVERY, _STUCK = 20.0, 30.0  # seconds; seconds without an answer
 _BEHIND = 64  # unsent messages
 _RETRY = (errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS)  # too many descriptors on their way: unix(7)
 
@@ -47,8 +47,8 @@ class Stack:
     """The process, through the spare that forks it (spare.py) and the channel it reads."""
 
     __slots__ = (
-        *("_channel", "_checking", "_deaths", "_error_fd", "_give_up", "_hear", "_last_words", "_log", "_loop"),
-        *("_questions", "_spare", "_tag", "_tell_all", "_unsent", "pid", "ready"),
+        *("_channel", "_checked", "_checking", "_deaths", "_error_fd", "_give_up", "_hear", "_last_words", "_log"),
+        *("_loop", "_questions", "_spare", "_tag", "_tell_all", "_unsent", "pid", "ready"),
     )
 
     def __init__(
@@ -71,6 +71,7 @@ class Stack:
         self._questions: dict[int, Question] = {}
         self._tag = 0
         self._checking = 0  # the pid of the STACK that has been asked whether it lives
+        self._checked = 0.0  # when
         self._deaths: list[float] = []
         self.pid = 0
         self.ready = False
@@ -146,9 +147,10 @@ class Stack:
 
     def check(self) -> None:
         """See that it still does anything: one that a packet has sent into an endless loop is started anew."""
-        if self._checking or not self.ready:
+        if self._checking or not self.ready or self._loop.now() - self._checked < _CHECK_EVERY:
             return
-        self._checking = pid = self.pid
+        self._checking, self._checked = self.pid, self._loop.now()
+        pid = self.pid
 
         def answer(part: "dict[str, Any] | None") -> None:
             if self._checking == pid and not (part and part.get("more")):

@@ -458,6 +458,7 @@ def test_a_stack_that_is_killed_is_followed_by_one_that_knows_all(machine: Machi
 
 def test_a_stack_that_does_nothing_any_more_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervision, "_STUCK", 0.2)
+    monkeypatch.setattr(supervision, "_CHECK_EVERY", 0.0)
     ours, spare = channel.pair()
     loop, log = Loop(), Log(str(tmp_path / "log"))
     stack = Stack(loop, log, ours, hear=lambda told: None, tell_all=lambda: None, give_up=lambda why: None)
