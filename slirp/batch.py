@@ -55,7 +55,7 @@ class Batch:
     __slots__ = (
         *("_buffer", "_controls", "_groups", "_groups_at", "_headers", "_headers_at", "_lengths", "_receive_vectors"),
         *("_room", "_send_headers", "_send_headers_at", "_send_vectors", "_vector_lengths", "_vectors_at"),
-        "unsegmented",
+        *("trouble", "unsegmented"),
     )
 
     def __init__(self) -> None:
@@ -82,6 +82,7 @@ class Batch:
         self._lengths = memoryview(self._headers).cast("I")[_LENGTH_AT // 4 :: _MMSGHDR.size // 4]
         low = _IOVEC.size // 2 // 4 + _LOW_HALF
         self._vector_lengths = memoryview(self._send_vectors).cast("I")[low :: _IOVEC.size // 4]
+        self.trouble = Relayed(0, 0, False, 0, 0)
         self.unsegmented: set[int] = set()  # descriptors that UDP_SEGMENT does not work on; see forget
 
     def relay(self, source: int, destination: int) -> Relayed:
@@ -103,20 +104,29 @@ class Batch:
                     break
         return Relayed(sent, sum(lengths[:sent]), count == SLOTS, 0, failure)
 
-    def relay_one(self, source: socket.socket, destination: socket.socket) -> Relayed:
-        """The same of a single datagram, in half the time: for flows that ask, and wait for the answer."""
+    def relay_one(self, source: socket.socket, destination: socket.socket) -> int:
+        """The same of a single datagram, in half the time: for flows that ask, and wait for the answer.
+
+        Returns its size, or -1 where anything went wrong, and then `trouble` says what it came to.
+        """
+        room, size = self._room, -1
         try:
-            size = source.recv_into(self._room)
+            size = source.recv_into(room)
+            destination.send(room[:size])
+            return size
         except OSError as error:
-            return Relayed(0, 0, False, _telling(error), 0)
-        failure = 0
-        for _ in range(2):
-            try:
-                destination.send(self._room[:size])
-                return Relayed(1, size, False, 0, failure)
-            except OSError as error:
-                failure = _telling(error)
-        return Relayed(0, 0, False, 0, failure)
+            self.trouble = self._again(destination, size, _telling(error))
+            return -1
+
+    def _again(self, destination: socket.socket, size: int, failure: int) -> Relayed:
+        """What relay_one came to, where receiving (*size* is -1) or sending has failed; as in relay, it sends twice."""
+        if size < 0 or not failure:
+            return Relayed(0, 0, False, failure, 0)
+        try:
+            destination.send(self._room[:size])
+            return Relayed(1, size, False, 0, failure)
+        except OSError as error:
+            return Relayed(0, 0, False, 0, _telling(error) or failure)
 
     def forget(self, descriptor: int) -> None:
         """*descriptor* is about to be closed."""

@@ -17,6 +17,7 @@ import errno
 import resource
 import select
 import socket
+from functools import partial
 
 from slirp.batch import Batch, Relayed
 from slirp.model import Endpoint, Network, unpacked
@@ -162,7 +163,7 @@ class Udp:
         if before := self._table.all.get(flow.key):  # the container had called before it was called
             self.close(before)
         self._table.add(flow)
-        self._services.loop.watch(flow.host.fileno(), select.EPOLLIN, lambda _events: self._from_host(flow))
+        self._services.loop.watch(flow.host.fileno(), select.EPOLLIN, partial(self._from_host, flow))
         if not self._sweeping:
             self._sweeping = True
             self._services.loop.later(SWEEP, self._sweep)
@@ -212,7 +213,7 @@ class Udp:
         for data, sender in strays(inner):
             if sender == (unpacked(address), port):
                 self._outward(flow, memoryview(data), None)
-        self._services.loop.watch(inner.fileno(), select.EPOLLIN, lambda _events: self._from_container(flow))
+        self._services.loop.watch(inner.fileno(), select.EPOLLIN, partial(self._from_container, flow))
 
     def _opened(self, network: Network, endpoint: Endpoint, key: "Key", packet: Packet) -> Flow | None:
         """A flow for its first datagram, if it may be; else the container has been told."""
@@ -293,42 +294,62 @@ class Udp:
             except OSError as error:
                 self._failed(flow, error.errno or 0, packet)
 
-    def _from_container(self, flow: Flow) -> None:
-        for _ in range(BATCHES):
-            if flow.inner is None:
-                return
-            if flow.singly_out:
-                flow.singly_out -= 1
-                done = self._batch.relay_one(flow.inner, flow.host)
+    def _from_container(self, flow: Flow, _events: int) -> None:
+        inner = flow.inner
+        if inner is None:
+            return
+        if flow.singly_out:
+            flow.singly_out -= 1
+            size = self._batch.relay_one(inner, flow.host)
+            if size >= 0:
+                flow.sent += size
+                flow.last = self._services.loop.now()
             else:
-                done = self._batch.relay(flow.inner.fileno(), flow.host.fileno())
-                flow.singly_out = SINGLES if done.datagrams < 2 else 0
-            flow.sent += done.size
-            if not self._again(flow, done, done.send_error):
-                return
-
-    def _from_host(self, flow: Flow) -> None:
-        if flow.inner is None:
-            self._from_host_by_tun(flow)
+                self._sent(flow, self._batch.trouble)
             return
         for _ in range(BATCHES):
-            if flow.singly_in:
-                flow.singly_in -= 1
-                done = self._batch.relay_one(flow.host, flow.inner)
-            else:
-                done = self._batch.relay(flow.host.fileno(), flow.inner.fileno())
-                flow.singly_in = SINGLES if done.datagrams < 2 else 0
-            flow.received += done.size
-            if not self._again(flow, done, done.receive_error):
+            done = self._batch.relay(inner.fileno(), flow.host.fileno())
+            flow.singly_out = SINGLES if done.datagrams < 2 else 0
+            self._sent(flow, done)
+            if not done.full:
                 return
 
-    def _again(self, flow: Flow, done: Relayed, failure: int) -> bool:
-        """Whether another batch is waiting; *failure* is that of the host's socket."""
+    def _from_host(self, flow: Flow, _events: int) -> None:
+        inner = flow.inner
+        if inner is None:
+            self._from_host_by_tun(flow)
+            return
+        if flow.singly_in:
+            flow.singly_in -= 1
+            size = self._batch.relay_one(flow.host, inner)
+            if size >= 0:
+                flow.received += size
+                flow.last = self._services.loop.now()
+            else:
+                self._received(flow, self._batch.trouble)
+            return
+        for _ in range(BATCHES):
+            done = self._batch.relay(flow.host.fileno(), inner.fileno())
+            flow.singly_in = SINGLES if done.datagrams < 2 else 0
+            self._received(flow, done)
+            if not done.full:
+                return
+
+    def _sent(self, flow: Flow, done: Relayed) -> None:
+        """A batch has gone out, as far as it has."""
         flow.last = self._services.loop.now()
+        flow.sent += done.size
         self._quiet = False
-        if failure:
-            self._failed(flow, failure, None)
-        return done.full and flow.host.fileno() >= 0
+        if done.send_error:
+            self._failed(flow, done.send_error, None)
+
+    def _received(self, flow: Flow, done: Relayed) -> None:
+        """A batch has come in, as far as it has."""
+        flow.last = self._services.loop.now()
+        flow.received += done.size
+        self._quiet = False
+        if done.receive_error:
+            self._failed(flow, done.receive_error, None)
 
     def _from_host_by_tun(self, flow: Flow) -> None:
         for _ in range(DATAGRAMS):
@@ -370,7 +391,7 @@ class Udp:
         self._batch.forget(flow.host.fileno())
         flow.host.close()
         flow.host, flow.to = other, (_LOCALHOST6, flow.to[1])
-        self._services.loop.watch(other.fileno(), select.EPOLLIN, lambda _events: self._from_host(flow))
+        self._services.loop.watch(other.fileno(), select.EPOLLIN, partial(self._from_host, flow))
         try:
             other.send(first)
         except OSError:  # the next datagram meets it again

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from slirp.batch import SLOTS, Batch, run_of
+from slirp.batch import SLOTS, Batch, Relayed, run_of
 
 
 class Pipe:
@@ -84,9 +84,8 @@ def test_slots_are_used_again(pipe: Pipe) -> None:
 
 def test_one_at_a_time(pipe: Pipe) -> None:
     sent = pipe.send([3, 0, 65507])
-    done = [pipe.batch.relay_one(pipe.source, pipe.destination) for _ in range(4)]
-    assert [one.size for one in done] == [3, 0, 65507, 0]
-    assert [one.datagrams for one in done] == [1, 1, 1, 0]
+    assert [pipe.batch.relay_one(pipe.source, pipe.destination) for _ in range(4)] == [3, 0, 65507, -1]
+    assert pipe.batch.trouble == Relayed(0, 0, False, 0, 0)
     assert pipe.received() == sent
 
 
@@ -102,8 +101,8 @@ def test_what_icmp_has_told_does_not_cost_the_next_datagrams(pipe: Pipe) -> None
         first = pipe.batch.relay(pipe.source.fileno(), pipe.destination.fileno())
     assert (first.datagrams, first.send_error) == (2, errno.ECONNREFUSED)
     pipe.send([10])
-    one = pipe.batch.relay_one(pipe.source, pipe.destination)
-    assert (one.datagrams, one.send_error) == (1, errno.ECONNREFUSED)
+    assert pipe.batch.relay_one(pipe.source, pipe.destination) == -1
+    assert pipe.batch.trouble == Relayed(1, 10, False, 0, errno.ECONNREFUSED)
 
 
 def test_errors_of_the_receiving_side_are_told(pipe: Pipe) -> None:
@@ -111,6 +110,9 @@ def test_errors_of_the_receiving_side_are_told(pipe: Pipe) -> None:
     pipe.source.send(b"into the void")
     done = pipe.batch.relay(pipe.source.fileno(), pipe.destination.fileno())
     assert done.receive_error == errno.ECONNREFUSED
+    pipe.source.send(b"and again")
+    assert pipe.batch.relay_one(pipe.source, pipe.destination) == -1
+    assert pipe.batch.trouble == Relayed(0, 0, False, errno.ECONNREFUSED, 0)
 
 
 def test_what_cannot_be_sent_is_dropped(pipe: Pipe) -> None:
