@@ -227,6 +227,7 @@ class Stack:
     def _review(self, container: str) -> None:
         """What the container may do, or its addresses, may have changed."""
         self.handover.review(container)
+        self.user_tcp.review(container)
         self.udp.review(container)
         self.icmp.review(container)
 

@@ -1,16 +1,17 @@
 """Bytes that connections may hold: per connection, per container, in all.
 
-A connection may have an eighth of what its container has left, and a container as much as is left in all. These are
-dynamic thresholds, as switches share their buffers: few connections get all that they can use, many slow ones even each
-other out, and those that hold on for ever leave something for others. A connection can always hold a FLOOR, so that
-none is ever still for want of memory.
+A connection may have a ninth of what its container has left, its own part counted in (so that what it holds does not
+take away from what it was promised), and a container as much as is left in all. These are dynamic thresholds, as
+switches share their buffers: few connections get all that they can use, many slow ones even each other out, and those
+that hold on for ever leave something for others. A connection can always hold a FLOOR, so that none is ever still for
+want of memory.
 """
 
 PER_CONNECTION = 4 << 20
-PER_CONTAINER = 32 << 20
+PER_CONTAINER = 36 << 20
 IN_ALL = 48 << 20  # with the floors of 16384 connections: 64 MiB
 FLOOR = 1024
-_SHARE = 3  # a power of two
+_SHARE = 9
 
 
 class Budget:
@@ -53,4 +54,5 @@ class Holding:
 
     def room(self) -> int:
         """How many bytes more it may hold."""
-        return max(0, min(self.limit, max(self.budget.free() >> _SHARE, FLOOR)) - self.size)
+        share = (self.budget.free() + self.size) // _SHARE
+        return max(0, min(self.limit, max(share, FLOOR)) - self.size)

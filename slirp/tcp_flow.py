@@ -46,8 +46,9 @@ class Flow:
     """A connection of a container. *connection* is there once the host's side is connected, *syn* until then."""
 
     __slots__ = (
-        *("_armed", "_loop", "_owner", "_timer", "_watched", "address", "connection", "container", "half_open", "host"),
-        *("host_ended", "inward", "key", "network", "port", "received", "route", "shut", "started", "syn", "waiting"),
+        *("_armed", "_lingers", "_loop", "_owner", "_timer", "_watched", "address", "connection", "container"),
+        *("half_open", "host", "host_ended", "inward", "key", "network", "port", "received", "route", "shut"),
+        *("started", "syn", "waiting"),
     )
 
     def __init__(self, owner: "Owner", loop: "Loop", key: Key, network: Network, container: str) -> None:
@@ -71,6 +72,7 @@ class Flow:
         self._watched = 0  # the events that the loop looks for
         self._timer: Timer | None = None
         self._armed = NEVER
+        self._lingers = False
 
     def parsed(self) -> "tuple[Packet, tcp.Segment] | None":
         """The SYN as it was parsed, from our copy of it."""
@@ -241,7 +243,8 @@ class Flow:
         """The container's side is over. In order, the host's socket may still have to take what is left."""
         if not connection.pending or self.host is None:
             self._owner.ended(self, abort=connection.end is not End.FINISHED)
-        elif self._watched != select.EPOLLOUT:
+        elif not self._lingers:
+            self._lingers = True
             self.watch(select.EPOLLOUT)
             self._linger(connection, -1)
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_TIME_WAIT = 1024  # remembered in all; the oldest are forgotten first
+YOUNG_SECONDS = 3.0  # that a half-open connection is not given up for another one
 LARGEST_SYN = 2048  # bytes kept of a SYN's packet, to be quoted in an ICMP error
 _LOCALHOST6 = bytes(15) + b"\1"
 _SYN_KIND = tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN
@@ -49,13 +50,13 @@ _MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Tally:
-    """What a container has: connections, those of them that are half-open, and bytes that they hold."""
+    """What a container has: connections (how many), which of them are half-open, and bytes that they hold."""
 
     __slots__ = ("budget", "flows", "half_open")
 
     def __init__(self, parent: Budget) -> None:
         self.flows = 0
-        self.half_open = 0
+        self.half_open: dict[Key, Flow] = {}  # the oldest first
         self.budget = Budget(PER_CONTAINER, parent)
 
 
@@ -92,7 +93,7 @@ class UserTcp:
         if segment.flags & _SYN_KIND == tcp.SYN:
             self._begin(key, network, endpoint, packet, segment)
         else:
-            reset(network, packet, segment)
+            reset(network, packet)
 
     def open(
         self,
@@ -143,6 +144,19 @@ class UserTcp:
         for flow in [flow for flow in self._flows.values() if flow.container == container]:
             self._abort(flow)
 
+    def review(self, container: str) -> None:
+        """Something about the container has changed: end what it may not have any more."""
+        permits = self._services.outward.permits
+        for flow in [flow for flow in self._flows.values() if flow.container == container]:
+            key = flow.key
+            if flow.inward:
+                endpoint = flow.network.endpoints.get(key.source)
+                fits = endpoint is not None and endpoint.container.id == container
+            else:
+                fits = permits(container, key.network, key.source, key.destination, key.destination_port)
+            if not fits:
+                self._abort(flow)
+
     def close_network(self, network: str) -> None:
         """End the connections of a network."""
         for flow in [flow for flow in self._flows.values() if flow.key.network == network]:
@@ -155,7 +169,7 @@ class UserTcp:
         if route is Refusal.UNREACHABLE:
             unreachable(network, packet, icmp.Unreachable.HOST)
         elif isinstance(route, Refusal) or self._full(endpoint.container.id):
-            reset(network, packet, segment)
+            reset(network, packet)
         elif not self._may_begin(endpoint.container.id) or len(packet.payload) > LARGEST_SYN:
             self.dropped += 1
         else:
@@ -174,14 +188,25 @@ class UserTcp:
 
     def _may_begin(self, container: str) -> bool:
         tally = self._tallies.get(container)
-        if self._full(container) or self._half_open >= MOST_HALF_OPEN:
+        if self._full(container):
             return False
-        return tally is None or tally.half_open < MOST_HALF_OPEN_EACH
+        if tally is not None and len(tally.half_open) >= MOST_HALF_OPEN_EACH:
+            self._give_way(tally)
+            return len(tally.half_open) < MOST_HALF_OPEN_EACH
+        return self._half_open < MOST_HALF_OPEN
+
+    def _give_way(self, tally: Tally) -> None:
+        """Drop the container's oldest half-open connection, unless it is young: a flood should not last for minutes."""
+        oldest = next(iter(tally.half_open.values()))
+        if self._services.loop.now() - oldest.started > YOUNG_SECONDS:
+            self._abort(oldest)
 
     def _connect(self, flow: Flow, route: Route) -> None:
         family = socket.AF_INET if len(flow.address) == 4 else socket.AF_INET6
         try:
             flow.host = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
+            if self._services.crowded(flow.host.fileno()):
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             prepare(flow.host)
             target = (unpacked(flow.address), route.port)
             code = flow.host.connect_ex(target)
@@ -221,7 +246,7 @@ class UserTcp:
         """Tell the container what the host was told; a timeout, and a lack of our own, by silence."""
         syn = flow.parsed()
         if syn is not None and code in REFUSED:
-            reset(flow.network, *syn)
+            reset(flow.network, syn[0])
         elif syn is not None and code in UNREACHABLE and (code != errno.EADDRNOTAVAIL or len(flow.address) == 16):
             unreachable(flow.network, syn[0], UNREACHABLE[code])
         elif code != errno.ETIMEDOUT:
@@ -262,7 +287,7 @@ class UserTcp:
         if tally is None:
             tally = self._tallies[flow.container] = Tally(self._budget)
         tally.flows += 1
-        tally.half_open += 1
+        tally.half_open[flow.key] = flow
         self._half_open += 1
 
     def opened(self, flow: Flow) -> None:
@@ -270,7 +295,7 @@ class UserTcp:
         if flow.half_open:
             flow.half_open = False
             self._half_open -= 1
-            self._tallies[flow.container].half_open -= 1
+            del self._tallies[flow.container].half_open[flow.key]
 
     def waits(self, flow: Flow) -> None:
         """It is over, and only remembered."""
