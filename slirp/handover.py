@@ -18,6 +18,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ ACCEPT_SECONDS = 5.0  # after which a container that does not finish its handsha
 _ACCEPTS = 64  # in one turn
 _PAUSE = 0.1  # seconds, where there are no descriptors
 _LOCALHOST6 = bytes(15) + b"\1"
+_START = struct.Struct("!HHI5xB6x")  # of a TCP header: ports, sequence number, flags
 _SYN_KIND = tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN
 
 REFUSED = frozenset((errno.ECONNREFUSED, errno.ECONNRESET, errno.EPIPE))
@@ -101,7 +103,17 @@ class Flow:
 class Handover:
     """All connections of containers that the kernel carries."""
 
-    __slots__ = ("_flows", "_half_open", "_listeners", "_numbers", "_pipes", "_services", "_sweeping", "dropped")
+    __slots__ = (
+        "_awaited",
+        "_flows",
+        "_half_open",
+        "_listeners",
+        "_numbers",
+        "_pipes",
+        "_services",
+        "_sweeping",
+        "dropped",
+    )
 
     def __init__(self, services: Services, pipes: Pipes) -> None:
         self._services = services
@@ -110,6 +122,7 @@ class Handover:
         self._half_open: dict[Key, Flow] = {}  # of these, those without a relay
         self._numbers: dict[str, list[int]] = {}  # of a container: [flows, of these half-open]
         self._listeners: dict[str, list[socket.socket]] = {}
+        self._awaited = 0  # half-open ones whose SYN went back
         self._sweeping = False
         self.dropped = 0  # SYNs that were neither tried nor answered: they come again
         services.outward.live.append(self.lives)
@@ -125,21 +138,20 @@ class Handover:
 
     def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes) -> None:
         """A segment that *endpoint* sent, and that no socket in the network's namespace wanted."""
-        segment = tcp.parse(packet.payload)
-        if segment is None:
+        if len(packet.payload) < _START.size:
             return
-        if segment.flags & _SYN_KIND != tcp.SYN:
-            reset(network, packet, segment)
+        source_port, destination_port, sequence, flags = _START.unpack_from(packet.payload)
+        if flags & _SYN_KIND != tcp.SYN:
+            reset(network, packet)
             return
-        ports = segment.source_port, segment.destination_port
-        key = Key(network.id, packet.source, ports[0], packet.destination, ports[1])
+        key = Key(network.id, packet.source, source_port, packet.destination, destination_port)
         known = self._flows.get(key)
         if known is not None:
-            if known.sequence == segment.sequence:
+            if known.sequence == sequence:
                 self._again(known)
                 return
             self._end(known, abort=True)  # the container has forgotten it, and begins anew
-        self._begin(key, network, endpoint, packet, vnet, segment)
+        self._begin(key, network, endpoint, packet, vnet, sequence)
 
     def flows(self, container: str | None) -> "list[dict[str, Any]]":
         """The connections, of one container or of all, as `network flows` lists them."""
@@ -173,22 +185,22 @@ class Handover:
     # From the SYN to the connection on the host's side
 
     def _begin(
-        self, key: Key, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes, segment: tcp.Segment
+        self, key: Key, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes, sequence: int
     ) -> None:
         route = self._services.outward.route(network, endpoint, "tcp", key.destination, key.destination_port)
         if isinstance(route, Refusal):
             if route is Refusal.PROHIBITED:
-                reset(network, packet, segment)
+                reset(network, packet)
             else:
                 unreachable(network, packet, icmp.Unreachable.HOST)
             return
         if self._full(endpoint.container.id):
-            reset(network, packet, segment)
+            reset(network, packet)
             return
         if len(packet.header) + len(packet.payload) > LARGEST_SYN:
             self.dropped += 1
             return
-        flow = Flow(key, network, endpoint.container, route, segment.sequence)
+        flow = Flow(key, network, endpoint.container, route, sequence)
         flow.started = self._services.loop.now()
         flow.packet, flow.payload_at, flow.vnet = bytes(packet.header) + packet.payload, len(packet.header), vnet
         self._add(flow)
@@ -239,9 +251,8 @@ class Handover:
     def _failed(self, flow: Flow, code: int) -> None:
         """Tell the container what the host was told; a timeout, and a lack of our own, by silence."""
         packet = flow.parsed()
-        segment = tcp.parse(packet.payload)
-        if code in REFUSED and segment is not None:
-            reset(flow.network, packet, segment)
+        if code in REFUSED:
+            reset(flow.network, packet)
         elif code in UNREACHABLE and (code != errno.EADDRNOTAVAIL or packet.version == 6):
             unreachable(flow.network, packet, UNREACHABLE[code])
         elif code != errno.ETIMEDOUT:
@@ -251,6 +262,8 @@ class Handover:
     # From there to the container's socket
 
     def _return_syn(self, flow: Flow) -> None:
+        if not flow.returned:
+            self._awaited += 1
         flow.returned = self._services.loop.now()
         self._half_open[flow.key] = self._half_open.pop(flow.key)  # behind those that wait for longer
         tun = flow.network.tun
@@ -259,6 +272,10 @@ class Handover:
         if not self._sweeping:
             self._sweeping = True
             self._services.loop.later(ACCEPT_SECONDS, self._sweep)
+        # On one machine the handshake has happened while the SYN was written.
+        for listener in self._listeners.get(flow.key.network, ()):
+            if listener.family == (socket.AF_INET if len(flow.key.source) == 4 else socket.AF_INET6):
+                self._accept(flow.key.network, listener)
 
     def _again(self, flow: Flow) -> None:
         """The same SYN once more: the container is waiting, and so are we, unless ours was lost on its way back."""
@@ -295,6 +312,8 @@ class Handover:
                 return
             inner.setblocking(False)
             self._join(network, inner, peer)
+            if not self._awaited:
+                return
 
     def _join(self, network: str, inner: socket.socket, peer: "tuple[Any, ...]") -> None:
         try:
@@ -322,6 +341,8 @@ class Handover:
     def _no_longer_half_open(self, flow: Flow) -> None:
         if self._half_open.pop(flow.key, None) is not None:
             self._numbers[flow.container][1] -= 1
+            if flow.returned:
+                self._awaited -= 1
 
     def _end(self, flow: Flow, *, abort: bool = False) -> None:
         if self._flows.get(flow.key) is not flow:
@@ -356,9 +377,10 @@ def pause(services: Services, listener: socket.socket, again: Callable[[], None]
     services.loop.later(_PAUSE, again)
 
 
-def reset(network: Network, packet: Packet, segment: tcp.Segment) -> None:
-    """Answer with the RST that RFC 9293 §3.5.2 wants; none to a RST."""
-    if segment.flags & tcp.RST or network.tun is None:
+def reset(network: Network, packet: Packet, segment: tcp.Segment | None = None) -> None:
+    """Answer with the RST that RFC 9293 §3.5.2 wants; none to a RST. *segment* is what *packet* carries, if parsed."""
+    segment = segment or tcp.parse(packet.payload)
+    if segment is None or segment.flags & tcp.RST or network.tun is None:
         return
     if segment.flags & tcp.ACK:
         numbers = segment.acknowledgement, 0, tcp.RST

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from slirp.loop import Loop
 
 EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # after which nothing more comes
+_INWARD = select.EPOLLIN | select.EPOLLPRI | _LAST
+_OUTWARD = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 PAGE = 4096
 SMALL, LARGE = 16, 256  # slots of a pipe, each of which takes a fragment of 4 to 32 KiB from TCP
 LARGE_FROM = 8 << 20  # bytes after which a direction gets a large pipe
@@ -110,7 +113,7 @@ def available_pages(default: int = 16384) -> int:
 class Direction:
     """One way through a relay."""
 
-    __slots__ = ("copied", "held", "moved", "over", "pipe", "readable", "shut", "sink", "source", "writable")
+    __slots__ = ("copied", "ending", "held", "moved", "over", "pipe", "readable", "shut", "sink", "source", "writable")
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source.fileno()
@@ -120,7 +123,8 @@ class Direction:
         self.moved = 0  # bytes that the sink has taken
         self.readable = False
         self.writable = True
-        self.over = False  # the source has said its last
+        self.ending = False  # the source will say no more than it has
+        self.over = False  # and that has been read
         self.shut = False  # and the sink knows
         self.copied = False  # there has been urgent data
 
@@ -184,16 +188,19 @@ class Relay:
         self._event(events, self._in, self._out, self.outer)
 
     def _event(self, events: int, reads: Direction, writes: Direction, sock: socket.socket) -> None:
-        if events & ~select.EPOLLOUT:
+        if events & _INWARD:
             reads.readable = True
             if events & select.EPOLLPRI:
                 reads.copied = True
-        if events & ~select.EPOLLIN:
+            if events & _LAST:
+                reads.ending = True
+                if events & select.EPOLLERR and reads.over and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                    self.abort()  # nobody reads there any more who would be told
+                    return
+        if events & _OUTWARD:
             writes.writable = True
-        if events & select.EPOLLERR and reads.over and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.abort()  # nobody reads there any more who would be told
-            return
-        self._pump()
+        if reads.readable or writes.held:
+            self._pump()
 
     def _pump(self) -> None:
         try:
@@ -245,9 +252,10 @@ class Relay:
                     way.readable = False
                     return False
                 if not way.held:
-                    way.copied = self._urgent(way)
-                    way.over = not way.copied
-                    return way.copied
+                    # The end, or urgent data in front of it. Which, its event tells, where that is still to come.
+                    way.over = way.ending
+                    way.readable = False
+                    return False
             if not way.writable:
                 return False
             try:
@@ -284,14 +292,10 @@ class Relay:
             way.moved += taken
         return True
 
-    def _urgent(self, way: Direction) -> bool:
-        """Whether there is no end, but urgent data in front of splice(2), which gives 0 for both."""
-        source = self.inner if way is self._out else self.outer
-        return len(source.recv(1, socket.MSG_PEEK)) > 0
-
     def _shut(self, way: Direction) -> None:
         way.shut = True
-        (self.outer if way is self._out else self.inner).shutdown(socket.SHUT_WR)
+        if not (self._out.shut and self._in.shut):  # else both are closed now
+            (self.outer if way is self._out else self.inner).shutdown(socket.SHUT_WR)
 
     def _finish(self, *, reset_inner: bool, reset_outer: bool) -> None:
         on_end, self._on_end = self._on_end, None

@@ -1,5 +1,6 @@
 """STACK as its hub and the kernel see it: messages, packets, what it drops, and what it has given up."""
 
+import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -169,6 +170,7 @@ def test_no_bytes_from_a_container_raise_anything(packets: list[bytes], header: 
 
 
 def test_a_message_that_means_nothing_is_told_and_its_descriptors_are_closed(bench: Bench) -> None:
+    gc.collect()
     before = os.listdir("/proc/self/fd")
     one, other = socket.socketpair()
     bench.tell({"do": "dance"}, [one.fileno()])
