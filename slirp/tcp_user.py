@@ -193,13 +193,19 @@ class UserTcp:
         if tally is not None and len(tally.half_open) >= MOST_HALF_OPEN_EACH:
             self._give_way(tally)
             return len(tally.half_open) < MOST_HALF_OPEN_EACH
+        if self._half_open >= MOST_HALF_OPEN:
+            self._make_room()
         return self._half_open < MOST_HALF_OPEN
 
     def _give_way(self, tally: Tally) -> None:
         """Drop the container's oldest half-open connection, unless it is young: a flood should not last for minutes."""
-        oldest = next(iter(tally.half_open.values()))
-        if self._services.loop.now() - oldest.started > YOUNG_SECONDS:
+        oldest = next(iter(tally.half_open.values()), None)
+        if oldest is not None and self._services.loop.now() - oldest.started > YOUNG_SECONDS:
             self._abort(oldest)
+
+    def _make_room(self) -> None:
+        """Something that all share has run out: the container with the most half-open connections gives way."""
+        self._give_way(max(self._tallies.values(), key=lambda tally: len(tally.half_open)))
 
     def _connect(self, flow: Flow, route: Route) -> None:
         family = socket.AF_INET if len(flow.address) == 4 else socket.AF_INET6
@@ -251,6 +257,8 @@ class UserTcp:
             unreachable(flow.network, syn[0], UNREACHABLE[code])
         elif code != errno.ETIMEDOUT:
             self.dropped += 1
+        if code in (errno.EMFILE, errno.ENFILE):
+            self._make_room()
         self.ended(flow)
 
     def _repeated(self, flow: Flow, segment: tcp.Segment) -> bool:

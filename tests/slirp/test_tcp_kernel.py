@@ -14,6 +14,8 @@ from functools import partial
 
 import pytest
 
+from slirp.model import packed
+from slirp.wire import checksum, tcp
 from tests.slirp.tcp_rig import LOOPBACK, PATIENCE, PUBLISHED, Rig, accept, rig, serve
 from tests.slirp.udp_rig import CLIENT4, CLIENT6, CONTAINER4, CONTAINER6, WORLD4, WORLD6, alone
 
@@ -273,9 +275,8 @@ def test_a_published_port_shows_the_client_and_carries_both_ways(host: str, clie
 @alone
 def test_a_published_port_without_a_server_resets_the_client() -> None:
     with rig() as made:
-        outer = socket.create_connection((WORLD4, PUBLISHED), timeout=PATIENCE, source_address=(CLIENT4, 0))
         with pytest.raises(ConnectionResetError):
-            outer.recv(1)
+            socket.create_connection((WORLD4, PUBLISHED), timeout=PATIENCE, source_address=(CLIENT4, 0)).recv(1)
         assert made.ask()["flows"] == []
 
 
@@ -336,9 +337,7 @@ def test_a_connection_that_is_never_answered_times_out_in_silence() -> None:
         server.listen(0)
         waiting = []
         while True:  # fill the queue of the listener: the kernel drops further SYNs
-            sock = socket.socket()
-            sock.setblocking(False)
-            sock.connect_ex(server.getsockname())
+            sock = _started(server)
             waiting.append(sock)
             if not select.select([], [sock], [], 0.3)[1]:
                 break
@@ -351,6 +350,41 @@ def test_a_connection_that_is_never_answered_times_out_in_silence() -> None:
             accept(server)
         assert select.select([], [inner], [], PATIENCE)[1] == [inner]
         assert inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@alone
+def test_a_flood_of_syns_is_bounded_and_soon_forgotten() -> None:
+    with rig() as made, serve(WORLD4) as server, serve(WORLD4) as other:
+        server.listen(0)
+        waiting = [_started(server) for _ in range(3)]  # its queue is full: whoever calls it hears nothing
+        raw = made.inside(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+        address, port = server.getsockname()
+        for number in range(5000):
+            raw.sendto(_syn(1024 + number, port, number), (address, 0))
+            if number % 100 == 0:
+                made.ask()  # as many as fit into the queue of the tun device
+        answer = made.ask()
+        assert len(answer["flows"]) <= 1024
+        assert answer["dropped"] > 3000
+        assert answer["held"] == 0
+        inner = made.connect(*other.getsockname())  # its SYN is dropped at first, and comes again: in 7 seconds at most
+        accept(other).sendall(b"download")
+        assert inner.recv(8) == b"download"
+        for sock in waiting:
+            sock.close()
+
+
+def _started(server: socket.socket) -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    sock.connect_ex(server.getsockname())
+    return sock
+
+
+def _syn(source: int, destination: int, sequence: int) -> bytes:
+    header = tcp.header(source, destination, sequence, 0, tcp.SYN, 1024)
+    total = checksum.checksum(header, checksum.pseudo(packed(CONTAINER4), packed(WORLD4), 6, len(header)))
+    return header[:16] + total.to_bytes(2, "big") + header[18:]
 
 
 def test_the_account_is_not_root() -> None:
