@@ -140,6 +140,24 @@ def test_largest_and_emptiest_datagrams(mtu: int, world: str, kernel: bool) -> N
         assert rig.answer(client)[0] == payload
 
 
+@pytest.mark.parametrize("size", [1400, 2000])
+@VERSIONS
+@alone
+def test_burst_passes_where_the_host_has_an_ordinary_mtu(world: str, size: int) -> None:
+    rig = Rig()
+    set_mtu("lo", 1500)
+    server, client = udp_socket(world), rig.inside(lambda: udp_socket(ANY[world]))
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2 << 20)
+    for _ in range(2):
+        client.sendto(b"hello", server.getsockname())
+        rig.answer(server)
+    burst = [number.to_bytes(2, "big") * (size // 2) for number in range(50)]
+    for datagram in burst:
+        client.sendto(datagram, server.getsockname())
+    assert [rig.answer(server)[0] for _ in burst] == burst
+    assert rig.path() == "kernel"
+
+
 @PATHS
 @alone
 def test_all_flows_of_a_port_leave_from_one_port(kernel: bool) -> None:
