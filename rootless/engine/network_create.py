@@ -121,14 +121,19 @@ def _choose(
     if options.ipv4 and ipv4 is None:
         ipv4 = free_subnet(engine)
     if options.ipv6 and ipv6 is None:
-        routes = pools.routes_ipv6(_read("/proc/net/ipv6_route"))
-        ipv6 = Subnet(*pools.choose_ipv6(network_id, taken, routes))
+        ipv6 = free_subnet6(engine, network_id)
     return ipv4 if options.ipv4 else None, ipv6 if options.ipv6 else None
 
 
 def free_subnet(engine: Engine) -> Subnet:
     """A subnet for a network that asks for none. Hold the lock. Raises Conflict."""
     return Subnet(*pools.choose_ipv4(_subnets(engine), pools.routes_ipv4(_read("/proc/net/route"))))
+
+
+def free_subnet6(engine: Engine, network_id: str) -> Subnet:
+    """The same of IPv6, made from the network's id. Hold the lock. Raises Conflict."""
+    routes = pools.routes_ipv6(_read("/proc/net/ipv6_route"))
+    return Subnet(*pools.choose_ipv6(network_id, _subnets(engine), routes))
 
 
 def _subnets(engine: Engine) -> list[str]:

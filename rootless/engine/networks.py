@@ -27,19 +27,25 @@ def find(engine: Engine, text: str) -> Network:
 
 
 def bridge(engine: Engine) -> Network:
-    """The default network, made if nobody has needed it yet. Raises Conflict where no subnet is left."""
+    """The default network, made if nobody has needed it yet. Raises Conflict where no subnet is left.
+
+    It has IPv6 wherever the machine's kernel does. Programs prefer IPv4 then where there are both, since an address of
+    fd00::/8 is no match for one of the world's (RFC 6724, section 2.1), and reach what has IPv6 alone all the same.
+    """
     try:
         return engine.networks.load(BRIDGE)
     except NotFound:
         pass
     # Only once: choosing a subnet takes what reads addresses.
-    from rootless.engine.network_create import free_subnet
+    from rootless.engine.network_create import free_subnet, free_subnet6
 
     with engine.networks.lock():
         try:
             return engine.networks.load(BRIDGE)
         except NotFound:
-            return engine.networks.create(Network(BRIDGE, random_id(), now(), ipv4=free_subnet(engine)))
+            network_id = random_id()
+            ipv6 = free_subnet6(engine, network_id) if os.path.exists("/proc/net/if_inet6") else None
+            return engine.networks.create(Network(BRIDGE, network_id, now(), ipv4=free_subnet(engine), ipv6=ipv6))
 
 
 def begin(engine: Engine, op: str, *, directory: str = "", **fields: Any) -> tuple[Connection, dict[str, Any]]:
