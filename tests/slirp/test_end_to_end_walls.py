@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.network import FAR4, HOST4, HOST_LOOPBACK, Box, Machine, Slirp, on
+from tests.support.network import FAR4, FAR6, HOST4, HOST_LOOPBACK, Box, Machine, Slirp, on
 from tests.support.network_servers import Zone, answering, ask, echo, hello, read_all, serving
 
 pytestmark = pytest.mark.kernel
@@ -33,6 +33,15 @@ def test_an_internal_network_has_peers_but_no_outside(slirp: Slirp, fresh: Fresh
         assert web.failure(HOST4, host_port, timeout=2) in ("ENETUNREACH", "EHOSTUNREACH")
         web.run("ip", "route", "add", "default", "via", web.gateway, check=False)  # root in there may try
         assert web.failure(FAR4, port, timeout=2) in ("ENETUNREACH", "EHOSTUNREACH", "TIMEOUT")
+        web.run("ip", "-6", "route", "add", "default", "via", web.endpoints[0]["gateway6"], check=False)
+        with machine.udp_server(FAR4) as far4, machine.udp_server(FAR6) as far6:
+            for address, far in (("0.0.0.0", far4), ("::", far6)):
+                with web.udp(address) as sock:
+                    assert ask(sock, *far) == b""
+    for address in (FAR4, FAR6):
+        assert "100% packet loss" in web.run("ping", "-c", "1", "-W", "1", address, check=False).stdout
+    assert "status: NXDOMAIN" in web.dig("www.example.org", "+tcp")
+    assert zone.asked == []
 
 
 def test_networks_do_not_reach_each_other(slirp: Slirp, fresh: Fresh) -> None:
@@ -247,6 +256,63 @@ def test_a_claim_on_somebody_else_s_address_is_not_heard(slirp: Slirp, fresh: Fr
     neighbours = target.run("ip", "neigh").stdout
     assert macs[1] not in neighbours
     assert "1 received" in target.run("ping", "-c", "1", "-W", "5", victim.ipv4).stdout
+
+
+FRAMES = r"""
+import socket, sys
+own, victim, target = (bytes.fromhex(mac.replace(":", "")) for mac in sys.argv[1:4])
+victim6, target6 = (socket.inet_pton(socket.AF_INET6, address) for address in sys.argv[4:6])
+victim4, target4 = (socket.inet_aton(address) for address in sys.argv[6:8])
+sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+sock.bind(("eth0", 3))
+
+def checksum(data):
+    total = sum(int.from_bytes(data[at:at + 2], "big") for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (total ^ 0xFFFF).to_bytes(2, "big")
+
+def advertisement(source):  # "victim6 is at our MAC", override
+    body = bytes((136, 0, 0, 0, 0x20, 0, 0, 0)) + victim6 + b"\x02\x01" + own
+    pseudo = source + target6 + len(body).to_bytes(4, "big") + bytes((0, 0, 0, 58))
+    body = body[:2] + checksum(pseudo + body) + body[4:]
+    return b"\x60\0\0\0" + len(body).to_bytes(2, "big") + bytes((58, 255)) + source + target6 + body
+
+def datagram(source):
+    body = bytes((0, 7, 0, 9, 0, 8, 0, 0))
+    head = bytes((0x45, 0, 0, 28, 0, 1, 0, 0, 64, 17, 0, 0)) + source + target4
+    return head[:10] + checksum(head) + head[12:] + body
+
+own6 = socket.inet_pton(socket.AF_INET6, sys.argv[8])
+for _ in range(3):
+    for source in (victim6, own6):
+        sock.send(target + own + b"\x86\xdd" + advertisement(source))
+        sock.send(target + own + b"\x81\0\0\1\x86\xdd" + advertisement(source))
+    sock.send(target + victim + b"\x08\0" + datagram(victim4))
+    sock.send(b"\xff" * 6 + victim + b"\x08\0" + datagram(victim4))
+    sock.send(b"\xff" * 6 + victim + b"\x08\x06" + bytes(46))
+    sock.send(target + own + b"\x88\xb5" + bytes(46))
+"""
+
+
+def test_neither_a_neighbour_s_address_nor_its_mac_can_be_taken(slirp: Slirp, fresh: Fresh) -> None:
+    place = fresh()
+    liar, victim, target = (slirp.box(name, [on(place)]) for name in ("liar", "victim", "target"))
+    for address in (victim.ipv4, victim.ipv6):
+        assert "1 received" in target.run("ping", "-c", "1", "-W", "5", address).stdout
+    macs = [box.endpoints[0]["mac"] for box in (liar, victim, target)]
+    addresses = (victim.ipv6, target.ipv6, victim.ipv4, target.ipv4, liar.ipv6)
+    with target.udp(target.ipv4, 9) as caught, victim.udp(victim.ipv4) as sock:
+        liar.run("python3", "-c", FRAMES, *macs, *addresses)
+        with target.udp() as sender:  # a bridge that believes the liar sends this to it
+            sender.sendto(b"to the victim", sock.getsockname())
+            assert sock.recv(100) == b"to the victim"
+        caught.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            caught.recv(100)
+    neighbours = [line.split() for line in target.run("ip", "neigh").stdout.splitlines()]
+    told = {words[0]: words[words.index("lladdr") + 1] for words in neighbours if "lladdr" in words}
+    assert (told[victim.ipv4], told[victim.ipv6]) == (macs[1], macs[1])
 
 
 def test_a_router_that_a_container_says_to_be_is_none(slirp: Slirp, fresh: Fresh) -> None:
