@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import struct
+import time
 
 from rootless import errors
 from rootless.errors import RootlessError
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _ANSWER_SECONDS = 30.0  # for slirp to put an interface into the container
 _MAX_ANSWER = 1 << 17
 _RETRY_SECONDS = 0.5  # until somebody else's repair is looked at again
+_LONG_LIFE = 10.0  # seconds of a connection after which the next repair comes at once
+_FIRST_DELAY, _MAX_DELAY = 1.0, 60.0  # else
 _PLUG = b'{"op":"plug"}'
 _DIED = "cannot plug the container into its networks: slirp has died"
 
@@ -43,7 +46,9 @@ class Lost(RootlessError):
 class Attachment:
     """The attachment of one container, in the loop of its monitor."""
 
-    __slots__ = ("_asker", "_monitor", "_netns_fd", "_pid", "_repair", "_sock", "_tried")
+    __slots__ = (
+        *("_asker", "_delay", "_is_repaired", "_monitor", "_netns_fd", "_pid", "_repair", "_since", "_sock", "_tried"),
+    )
 
     def __init__(self, settings: "dict[str, Any]", connection_fd: int, monitor: "Monitor") -> None:
         """*settings* has `repair`: `argv` and `environment` of the repairer, and the path of its `lock`."""
@@ -54,6 +59,7 @@ class Attachment:
         self._asker: Client | None = None
         self._pid = 0  # of a repairer of ours
         self._tried = False
+        self._delay = 0.0  # until the next repair
         self._take(connection_fd)
 
     def plug(self, netns_fd: int) -> None:
@@ -99,6 +105,9 @@ class Attachment:
 
     def adopt(self, connection_fd: int, asker: "Client") -> None:
         """Go on with another connection; *asker* is told DONE when the container is plugged, or ERROR."""
+        if self._asker:
+            self._monitor.send(self._asker, channel.DONE)  # what it brought does not matter any more
+            self._asker = None
         self._drop()
         self._take(connection_fd)
         if self._netns_fd < 0:
@@ -114,7 +123,7 @@ class Attachment:
         """A child of the monitor has ended; perhaps it was our repairer."""
         if pid and pid == self._pid:
             self._pid = 0
-            self._tried = self._sock is None
+            self._tried = not self._is_repaired
             if self._tried:
                 self._monitor.warn(
                     "the container has lost its networks: slirp has died, and could not be started again"
@@ -122,7 +131,8 @@ class Attachment:
 
     def _take(self, connection_fd: int) -> None:
         self._sock = channel.adopt(connection_fd)
-        self._tried = False
+        self._since = time.monotonic()
+        self._tried, self._is_repaired = False, True
         self._monitor.timers.cancel("repair")
         self._monitor.watch(connection_fd, self._ready)
 
@@ -160,16 +170,22 @@ class Attachment:
                 self._monitor.send(asker, channel.DONE)
 
     def _lose(self) -> None:
-        """slirp is gone."""
+        """slirp is gone. One that dies again and again is repaired ever more seldom."""
         self._drop()
         asker, self._asker = self._asker, None
         if asker:
             self._monitor.send(asker, channel.ERROR, "RootlessError\0slirp has died\0")
-        self._begin_repair()
+        if time.monotonic() - self._since >= _LONG_LIFE:
+            self._delay = 0.0
+        self._monitor.timers.set("repair", self._delay, self._begin_repair)
+        self._delay = min(self._delay * 2 or _FIRST_DELAY, _MAX_DELAY)
 
     def _begin_repair(self) -> None:
         """Run the repairer, unless another monitor's is at it: then look again later."""
-        if self._sock is not None or self._tried or self._pid:
+        if self._sock is not None or self._tried:
+            return
+        if self._pid:
+            self._monitor.timers.set("repair", _RETRY_SECONDS, self._begin_repair)
             return
         try:
             lock_fd = os.open(self._repair["lock"], os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -178,6 +194,7 @@ class Attachment:
             return
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_repaired = False
             self._pid = os.fork()
             if self._pid == 0:
                 self._run_repairer(lock_fd)

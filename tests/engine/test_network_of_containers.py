@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -177,6 +178,16 @@ def test_restarts_go_on_when_slirp_has_come_back(box: Box, slirp: FakeSlirp) -> 
         assert wait_until(lambda: box.recorded(container_id)["restart_count"] > count, 20)
         assert wait_until(lambda: len(second.plugged(container_id)) > 1, 20)
         box("rm", "-f", container_id)
+
+
+def test_a_slirp_that_dies_again_and_again_is_repaired_ever_more_seldom(box: Box, slirp: FakeSlirp) -> None:
+    slirp.is_flaky = True
+    detached(box)
+    began = time.monotonic()
+    assert wait_until(lambda: len(slirp.asked("plug")) == 4, 20)
+    assert time.monotonic() - began > 3  # at once, after a second, after two more
+    slirp.is_flaky = False
+    assert wait_until(lambda: bool(slirp.ids), 20)
 
 
 # --- name files

@@ -34,6 +34,7 @@ class FakeSlirp:
         self.attached: dict[int, Attachment] = {}  # by descriptor
         self.refuse: dict[str, Json] = {}  # op -> the answer to it, instead
         self.refuse_ports: set[int] = set()
+        self.is_flaky = False  # end each connection as soon as it is plugged
         self._wake_r, self._wake_w = os.pipe()
 
     def __enter__(self) -> "FakeSlirp":
@@ -107,7 +108,7 @@ class FakeSlirp:
             os.close(received)
         with suppress(OSError):
             peer.send(json.dumps(answer).encode())
-        return True
+        return not (self.is_flaky and request["op"] == "plug")
 
     def _do(self, fd: int, request: Json, fds: list[int]) -> Json:
         if request["op"] == "attach":
