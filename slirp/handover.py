@@ -121,7 +121,7 @@ class Handover:
         self._flows: dict[Key, Flow] = {}
         self._half_open: dict[Key, Flow] = {}  # of these, those without a relay
         self._numbers: dict[str, list[int]] = {}  # of a container: [flows, of these half-open]
-        self._listeners: dict[str, list[socket.socket]] = {}
+        self._listeners: dict[str, dict[int, socket.socket]] = {}  # by network, and by the size of its addresses
         self._awaited = 0  # half-open ones whose SYN went back
         self._sweeping = False
         self.dropped = 0  # SYNs that were neither tried nor answered: they come again
@@ -130,11 +130,12 @@ class Handover:
     def serve(self, network: Network, listeners: list[socket.socket]) -> None:
         """Accept what comes to the transparent listeners of *network*, which are ours from now on."""
         self._stop_listening(network.id)
-        self._listeners[network.id] = listeners
-        for listener in listeners:
+        sizes = {socket.AF_INET: 4, socket.AF_INET6: 16}
+        self._listeners[network.id] = {sizes[listener.family]: listener for listener in listeners}
+        for size, listener in self._listeners[network.id].items():
             listener.setblocking(False)
             prepare(listener)
-            self._listen(network.id, listener)
+            self._listen(network.id, size, listener)
 
     def packet(self, network: Network, endpoint: Endpoint, packet: Packet, vnet: bytes) -> None:
         """A segment that *endpoint* sent, and that no socket in the network's namespace wanted."""
@@ -273,9 +274,10 @@ class Handover:
             self._sweeping = True
             self._services.loop.later(ACCEPT_SECONDS, self._sweep)
         # On one machine the handshake has happened while the SYN was written.
-        for listener in self._listeners.get(flow.key.network, ()):
-            if listener.family == (socket.AF_INET if len(flow.key.source) == 4 else socket.AF_INET6):
-                self._accept(flow.key.network, listener)
+        size = len(flow.key.source)
+        listener = self._listeners.get(flow.key.network, {}).get(size)
+        if listener is not None:
+            self._accept(flow.key.network, size, listener)
 
     def _again(self, flow: Flow) -> None:
         """The same SYN once more: the container is waiting, and so are we, unless ours was lost on its way back."""
@@ -292,25 +294,25 @@ class Handover:
             self._sweeping = True
             self._services.loop.later(ACCEPT_SECONDS / 2, self._sweep)
 
-    def _listen(self, network: str, listener: socket.socket) -> None:
-        if listener.fileno() >= 0:
-            self._services.loop.watch(listener.fileno(), select.EPOLLIN, lambda _: self._accept(network, listener))
+    def _listen(self, network: str, size: int, listener: socket.socket) -> None:
+        fd = listener.fileno()
+        if fd >= 0:
+            self._services.loop.watch(fd, select.EPOLLIN, lambda _: self._accept(network, size, listener))
 
     def _stop_listening(self, network: str) -> None:
-        for listener in self._listeners.pop(network, ()):
+        for listener in self._listeners.pop(network, {}).values():
             self._services.loop.unwatch(listener.fileno())
             listener.close()
 
-    def _accept(self, network: str, listener: socket.socket) -> None:
+    def _accept(self, network: str, size: int, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
             try:
-                inner, peer = listener.accept()
+                inner, peer = accept(listener, size)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                accept_failed(self._services, listener, error, lambda: self._listen(network, listener))
+                accept_failed(self._services, listener, error, lambda: self._listen(network, size, listener))
                 return
-            inner.setblocking(False)
             self._join(network, inner, peer)
             if not self._awaited:
                 return
@@ -363,6 +365,17 @@ class Handover:
             self._services.loop.unwatch(flow.outer.fileno())
             close(flow.outer, reset=abort)
             flow.outer = None
+
+
+def accept(listener: socket.socket, size: int) -> "tuple[socket.socket, tuple[Any, ...]]":
+    """accept(2): a non-blocking socket and its peer. *size* is that of the listener's addresses.
+
+    socket.accept() turns family and type into enums first, which takes longer than the system call.
+    """
+    fd, peer = listener._accept()  # type: ignore[attr-defined]  # what socket.accept() calls
+    sock = socket.socket(socket.AF_INET if size == 4 else socket.AF_INET6, socket.SOCK_STREAM, 0, fd)
+    sock.setblocking(False)
+    return sock, peer
 
 
 def accept_failed(services: Services, listener: socket.socket, error: OSError, again: Callable[[], None]) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from slirp.egress import parse_block
-from slirp.handover import MOST_FLOWS, MOST_FLOWS_EACH, accept_failed, pause, spelled
+from slirp.handover import MOST_FLOWS, MOST_FLOWS_EACH, accept, accept_failed, pause, spelled
 from slirp.model import Container, Endpoint, Network, packed, unpacked
 from slirp.outward import forbidden
 from slirp.relay import Pipes, Relay, close, prepare
@@ -186,15 +186,15 @@ class Publisher:
             self._services.loop.watch(fd, select.EPOLLIN, lambda _: self._accept(publication))
 
     def _accept(self, publication: Publication) -> None:
+        size = 4 if publication.listener.family == socket.AF_INET else 16
         for _ in range(_ACCEPTS):
             try:
-                outer, peer = publication.listener.accept()
+                outer, peer = accept(publication.listener, size)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
                 accept_failed(self._services, publication.listener, error, lambda: self._listen(publication))
                 return
-            outer.setblocking(False)
             self._welcome(publication, outer, peer)
             if self._services.crowded(outer.fileno()):
                 pause(self._services, publication.listener, lambda: self._listen(publication))
