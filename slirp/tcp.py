@@ -14,7 +14,7 @@ timestamps are offered, and urgent data is data like any other. A half-open conn
 
 from collections import deque
 
-from slirp.tcp_budget import Budget, Holding
+from slirp.tcp_budget import TO_THE_CONTAINER, TO_THE_HOST, Budget, Holding
 from slirp.tcp_receive import SCALE, Receiver
 from slirp.tcp_send import NEVER, SMALLEST_MSS, Piece, Sender
 from slirp.tcp_states import (
@@ -25,6 +25,7 @@ from slirp.tcp_states import (
     RECEIVING,
     SENDING,
     End,
+    Limiter,
     Out,
     Sizes,
     State,
@@ -44,17 +45,16 @@ class Connection:
     """One connection. Made by `answer` or `call`."""
 
     __slots__ = (
-        *("_acknowledged", "_challenges", "_handshakes", "_heard", "_holding", "_iss", "_out", "_probes", "_scale"),
+        *("_acknowledged", "_challenges", "_handshakes", "_heard", "_iss", "_out", "_probes", "_scale"),
         *("_shut", "_sizes", "_until", "ack_due", "end", "receiver", "sender", "state"),
     )
 
     def __init__(self, iss: int, irs: int, sizes: Sizes, budget: Budget, now: float) -> None:
-        self._holding = Holding(budget)
         self._sizes = sizes
         self._iss = iss
         self._scale = 0  # of the windows that the container offers
-        self.sender = Sender(iss + 1, self._holding)
-        self.receiver = Receiver(irs + 1, self._holding, 0)
+        self.sender = Sender(iss + 1, Holding(budget, TO_THE_CONTAINER))
+        self.receiver = Receiver(irs + 1, Holding(budget, TO_THE_HOST), 0)
         self.state = State.CLOSED
         self.end: End | None = None
         self.ack_due = False
@@ -65,7 +65,7 @@ class Connection:
         self._heard = now
         self._probes = 0
         self._until = NEVER  # of the handshake, or of TIME-WAIT
-        self._challenges = (0.0, 0)
+        self._challenges = Limiter(MOST_CHALLENGES)
 
     @classmethod
     def answer(cls, syn: Segment, iss: int, sizes: Sizes, budget: Budget, now: float) -> "Connection":
@@ -216,11 +216,7 @@ class Connection:
 
     def _challenge(self, now: float) -> None:
         """Say what we expect (RFC 5961): a true peer answers with a number that fits, and a liar learns little."""
-        since, count = self._challenges
-        if now - since >= 1:
-            since, count = now, 0
-        self._challenges = (since, count + 1)
-        if count < MOST_CHALLENGES:
+        if self._challenges.allows(now):
             self._emit(ACK, self.sender.nxt)
 
     def _handshake(self, state: State, now: float) -> None:
@@ -230,7 +226,7 @@ class Connection:
         self._handshakes += 1
         flags, acknowledgement = (SYN, 0) if state is State.SYN_SENT else (SYN | ACK, self.receiver.next & MASK)
         scale = SCALE if state is State.SYN_SENT or self.receiver.scale else None
-        window = min(65535, self._holding.room()) if state is State.SYN_SENT else self.receiver.first_window()
+        window = self.receiver.first_window()
         options = syn_options(self._sizes.mss, scale)
         self._out.append(Out(flags, self._iss & MASK, acknowledgement, window, options, b""))
 
@@ -300,7 +296,8 @@ class Connection:
         if flags & RST:
             return
         if flags & (SYN | ACK) == SYN and self.state is State.SYN_RECEIVED and sequence == self.receiver.next - 1:
-            self._repeat_syn_ack(now)
+            if self._challenges.allows(now):
+                self._repeat_syn_ack(now)
             return
         if self.state is State.TIME_WAIT and flags & FIN:
             self._until = now + TIME_WAIT_SECONDS
@@ -314,9 +311,8 @@ class Connection:
 
     def _repeat_syn_ack(self, now: float) -> None:
         handshakes, until = self._handshakes, self._until
-        if handshakes <= MOST_HANDSHAKES:
-            self._handshake(State.SYN_RECEIVED, now)
-            self._until = until
+        self._handshake(State.SYN_RECEIVED, now)
+        self._handshakes, self._until = handshakes, until
 
     def _open(self, segment: Segment, sequence: int) -> bool:
         """Our SYN is acknowledged, or something that we never sent."""

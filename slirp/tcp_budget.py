@@ -1,16 +1,16 @@
-"""Bytes that connections may hold: per connection, per container, in all.
+"""Bytes that connections may hold: per direction of a connection, per container, in all.
 
-A connection may have a ninth of what its container has left, its own part counted in (so that what it holds does not
+A direction may have a ninth of what its container has left, its own part counted in (so that what it holds does not
 take away from what it was promised), and a container as much as is left in all. These are dynamic thresholds, as
-switches share their buffers: few connections get all that they can use, many slow ones even each other out, and those
-that hold on for ever leave something for others. A connection can always hold a FLOOR, so that none is ever still for
-want of memory.
+switches share their buffers: few get all that they can use, many slow ones even each other out, and those that hold on
+for ever leave something for others. Each can always hold a FLOOR, and the two directions of a connection share nothing:
+a server that does not read before it has written, as any echo does, would else wait for us while we wait for it.
 """
 
-PER_CONNECTION = 4 << 20
-PER_CONTAINER = 36 << 20
-IN_ALL = 48 << 20  # with the floors of 16384 connections: 64 MiB
-FLOOR = 1024
+TO_THE_HOST, TO_THE_CONTAINER = 3 << 20, 1 << 20  # of one connection
+PER_CONTAINER = 28 << 20
+IN_ALL = 36 << 20  # with the floors of 16384 connections: 60 MiB
+FLOOR = 768
 _SHARE = 9
 
 
@@ -38,11 +38,11 @@ class Budget:
 
 
 class Holding:
-    """What one connection holds of a budget; its *limit* is its own."""
+    """What one direction of a connection holds of a budget; its *limit* is its own."""
 
     __slots__ = ("budget", "limit", "size")
 
-    def __init__(self, budget: Budget, limit: int = PER_CONNECTION) -> None:
+    def __init__(self, budget: Budget, limit: int) -> None:
         self.budget = budget
         self.limit = limit
         self.size = 0

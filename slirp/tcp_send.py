@@ -19,7 +19,6 @@ MOST_TRIES = 15  # of the same bytes, or of probes without an answer: 924 second
 FIRST_TIMEOUT, SHORTEST_TIMEOUT, LONGEST_TIMEOUT = 1.0, 0.2, 120.0  # seconds; RFC 6298 (2.1), Linux's TCP_RTO_MIN, MAX
 LONGEST_PROBE = 60.0  # seconds between probes of a closed window
 LONGEST_STALL = 12 * 3600.0  # seconds that it may stay closed, though the other end answers
-HELD = 2 << 20  # bytes, sent and unsent
 SMALLEST_MSS = 536  # RFC 9293, 3.7.1: what every host takes; a smaller one would only multiply our work
 MOST_PIECES = 1024  # in either queue
 _MOST_BACKOFF_KEPT = 4  # once something is acknowledged; all of it would be lost time, none would never be measured
@@ -71,9 +70,9 @@ class Sender:
 
     def room(self) -> int:
         """How many bytes more it would take from the host's socket."""
-        if self.fin is not None or len(self._unsent) >= MOST_PIECES or HELD - self.queued < _SMALL:
+        if self.fin is not None or len(self._unsent) >= MOST_PIECES or self._holding.limit - self.queued < _SMALL:
             return 0
-        return min(HELD - self.queued, self._holding.room())
+        return self._holding.room()
 
     def put(self, data: bytes) -> None:
         """More bytes to send."""

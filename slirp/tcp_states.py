@@ -48,6 +48,24 @@ class Sizes(NamedTuple):
     largest: int
 
 
+class Limiter:
+    """So many in a second, and no more."""
+
+    __slots__ = ("_count", "_most", "_since")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 0
+        self._since = 0.0
+
+    def allows(self, now: float) -> bool:
+        """Whether one more may be; it is counted."""
+        if now - self._since >= 1:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= self._most
+
+
 def nearest(number: int, reference: int) -> int:
     """The sequence number *number* of the wire as the one that is nearest to *reference*."""
     return reference + ((number - reference + _HALF) & MASK) - _HALF

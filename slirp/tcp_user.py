@@ -33,7 +33,6 @@ from slirp.services import Services
 from slirp.tcp import Connection
 from slirp.tcp_budget import IN_ALL, PER_CONTAINER, Budget
 from slirp.tcp_flow import Flow
-from slirp.tcp_states import State
 from slirp.wire import icmp, tcp
 from slirp.wire.ip import Packet
 
@@ -107,10 +106,9 @@ class UserTcp:
         own = endpoint.ipv4 if len(client[0]) == 4 else endpoint.ipv6
         key = Key(network.id, own or b"", container_port, *client)
         known = self._flows.get(key)
-        if known is not None and known.connection is not None and known.connection.state is State.TIME_WAIT:
+        if known is not None and known.waiting:
             self.ended(known)
-            known = None
-        if not own or known is not None or not self._may_begin(endpoint.container.id):
+        if not own or key in self._flows or not self._may_begin(endpoint.container.id):
             close(host_socket, reset=True)
             return
         flow = Flow(self, self._services.loop, key, network, endpoint.container.id)

@@ -206,7 +206,7 @@ def test_a_reader_that_stops_for_seconds_stops_the_sender_and_gets_everything(in
     with rig() as made:
         reader, writer = _pair(made)[:: 1 if inward else -1]
         sent = _beside(lambda: _pump(writer, _LARGE))
-        _until(lambda: made.ask()["held"] > 1 << 20)
+        _until(lambda: made.ask()["held"] > 1 << 19)
         held = []
         until = time.monotonic() + 2.5
         while time.monotonic() < until:
@@ -350,6 +350,23 @@ def test_a_connection_that_is_never_answered_times_out_in_silence() -> None:
             accept(server)
         assert select.select([], [inner], [], PATIENCE)[1] == [inner]
         assert inner.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
+@alone
+def test_an_echo_that_reads_nothing_before_it_has_written_never_stands_still() -> None:
+    with rig() as made:
+        inner, outer = _pair(made)
+
+        def echo() -> None:
+            while data := outer.recv(1 << 16):
+                outer.sendall(data)
+            outer.shutdown(socket.SHUT_WR)
+
+        echoed = _beside(echo)
+        sent = _beside(lambda: _pump(inner, 32))
+        time.sleep(0.3)  # all buffers on the way there and back are full
+        assert _digest(inner) == sent()
+        echoed()
 
 
 @alone
