@@ -13,6 +13,7 @@ from slirp.handover import Key, spelled
 from slirp.model import Network
 from slirp.relay import close
 from slirp.tcp import Connection
+from slirp.tcp_envelope import Envelope
 from slirp.tcp_send import NEVER
 from slirp.tcp_states import End, Sizes, State
 from slirp.tun import TCP
@@ -46,7 +47,18 @@ class Flow:
     """A connection of a container. *connection* is there once the host's side is connected, *syn* until then."""
 
     __slots__ = (
-        *("_armed", "_lingers", "_loop", "_owner", "_timer", "_watched", "address", "connection", "container"),
+        *(
+            "_armed",
+            "_envelope",
+            "_lingers",
+            "_loop",
+            "_owner",
+            "_timer",
+            "_watched",
+            "address",
+            "connection",
+            "container",
+        ),
         *("half_open", "host", "host_ended", "inward", "key", "network", "port", "received", "route", "shut"),
         *("started", "syn", "waiting"),
     )
@@ -69,6 +81,8 @@ class Flow:
         self.shut = False  # the host's socket has had the end of the container's stream
         self.received = 0  # bytes from the host's socket
         self.started = loop.now()
+        ends = key.destination, key.source, key.destination_port, key.source_port
+        self._envelope = Envelope(*ends, network.mtu)
         self._watched = 0  # the events that the loop looks for
         self._timer: Timer | None = None
         self._armed = NEVER
@@ -204,13 +218,11 @@ class Flow:
 
     def transmit(self, connection: Connection) -> None:
         """Send what the core has to send."""
-        key, tun = self.key, self.network.tun
+        tun = self.network.tun
         for out in connection.take_segments():
-            ports = key.destination_port, key.source_port
-            header = tcp.header(*ports, out.sequence, out.acknowledgement, out.flags, out.window, out.options)
             if tun is not None:
-                parts = (header, out.payload) if out.payload else (header,)
-                tun.send_ip(key.destination, key.source, TCP, *parts, checksum_offset=tcp.CHECKSUM_OFFSET)
+                virtio, headers = self._envelope.headers(out)
+                tun.send(headers, out.payload, vnet=virtio)
 
     def _shut(self, connection: Connection) -> None:
         self.shut = True
