@@ -35,6 +35,7 @@ CHUNK = 1 << 20  # bytes that one splice may move
 TURN = 4 << 20  # bytes, or
 ROUNDS = 16  # times through the pipe, before others have their turn
 _PEEK = 64 << 10
+_LEAVE = 0.001  # seconds until what has ended is closed: a client's next connection is more urgent
 _SPLICE_F_MOVE, _SPLICE_F_NONBLOCK = 1, 2
 _FLAGS = _SPLICE_F_MOVE | _SPLICE_F_NONBLOCK
 _F_SETPIPE_SZ = 1031
@@ -135,7 +136,7 @@ class Relay:
     *on_end* is called once, when both are closed.
     """
 
-    __slots__ = ("_again", "_in", "_loop", "_on_end", "_out", "_pipes", "inner", "outer")
+    __slots__ = ("_again", "_in", "_leaving", "_loop", "_on_end", "_out", "_pipes", "inner", "outer")
 
     def __init__(
         self,
@@ -153,6 +154,7 @@ class Relay:
         self._out = Direction(inner, outer)
         self._in = Direction(outer, inner)
         self._again = False
+        self._leaving = False
         loop.watch(inner.fileno(), EVENTS, self._inner_event)
         loop.watch(outer.fileno(), EVENTS, self._outer_event)
 
@@ -213,7 +215,9 @@ class Relay:
             self.abort()
             return
         if self._out.shut and self._in.shut:
-            self.close()
+            if not self._leaving:
+                self._leaving = True
+                self._loop.later(_LEAVE, self.close)
         elif more and not self._again:
             self._again = True
             self._loop.later(0, self._next_turn)
@@ -294,8 +298,7 @@ class Relay:
 
     def _shut(self, way: Direction) -> None:
         way.shut = True
-        if not (self._out.shut and self._in.shut):  # else both are closed now
-            (self.outer if way is self._out else self.inner).shutdown(socket.SHUT_WR)
+        (self.outer if way is self._out else self.inner).shutdown(socket.SHUT_WR)
 
     def _finish(self, *, reset_inner: bool, reset_outer: bool) -> None:
         on_end, self._on_end = self._on_end, None
