@@ -47,20 +47,9 @@ class Flow:
     """A connection of a container. *connection* is there once the host's side is connected, *syn* until then."""
 
     __slots__ = (
-        *(
-            "_armed",
-            "_envelope",
-            "_lingers",
-            "_loop",
-            "_owner",
-            "_timer",
-            "_watched",
-            "address",
-            "connection",
-            "container",
-        ),
-        *("half_open", "host", "host_ended", "inward", "key", "network", "port", "received", "route", "shut"),
-        *("started", "syn", "waiting"),
+        *("_armed", "_envelope", "_lingers", "_loop", "_owner", "_timer", "_watched", "address", "connection"),
+        *("container", "half_open", "host", "host_ended", "inward", "key", "network", "port", "received", "route"),
+        *("shut", "started", "syn", "waiting"),
     )
 
     def __init__(self, owner: "Owner", loop: "Loop", key: Key, network: Network, container: str) -> None:
@@ -153,6 +142,7 @@ class Flow:
                 return
             self.received += len(data)
             connection.host_data(data, now)
+            self.transmit(connection)  # while it is in the processor's cache
 
     def _look_for_error(self, connection: Connection, events: int) -> None:
         """EPOLLERR and EPOLLHUP are told whether asked for or not, and again until something is done about them."""
