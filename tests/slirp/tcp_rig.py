@@ -125,8 +125,8 @@ class Rig:
         self.netns = new_network()
         fd = run_in(self.netns, lambda: _make_tun(mtu))
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self.control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 21)
         self._pid = os.fork()
         if not self._pid:
             try:
@@ -140,7 +140,7 @@ class Rig:
 
     def ask(self, question: str = "flows") -> dict[str, Any]:
         self.control.send(question.encode())
-        answer: dict[str, Any] = json.loads(self.control.recv(1 << 20))
+        answer: dict[str, Any] = json.loads(self.control.recv(1 << 21))
         return answer
 
     def inside(self, make: Callable[[], T]) -> T:
