@@ -47,7 +47,8 @@ class Line:
             before = self.relay.sent, self.relay.received, self.ended
             self.loop.turn(0.01)
             self.loop.turn(0)
-            if before == (self.relay.sent, self.relay.received, self.ended):
+            leaving = self.relay.state == "closing" and not self.ended
+            if before == (self.relay.sent, self.relay.received, self.ended) and not leaving:
                 return
 
     def read(self, sock: socket.socket, length: int) -> bytes:
