@@ -33,7 +33,8 @@ def main() -> None:
     except RootlessError as error:
         channel.send_error(command, error)
         return
-    channel.send(command, channel.BEGAN)
+    with suppress(BrokenPipeError):  # a command that has been killed meanwhile: seen by _stay
+        channel.send(command, channel.BEGAN)
     _stay(pid, command, detached=request["detach"])
 
 
