@@ -42,13 +42,14 @@ class Stock:
     A process with few descriptors has few in stock: all shelves together must stay within what is RESERVED.
     """
 
-    __slots__ = ("_loop", "_most", "_order", "_shelves")
+    __slots__ = ("_loop", "_most", "_order", "_shelves", "waiting")
 
     def __init__(self, loop: "Loop", order: Callable[[str, str, int], None]) -> None:
         self._loop = loop
         self._order = order
         self._most = max(FEWEST, min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 64))
         self._shelves: dict[tuple[str, str], Shelf] = {}
+        self.waiting = 0  # those who found a shelf empty
 
     def take(self, network_id: str, kind: str) -> int | None:
         """One socket, the caller's from now on; None where there is none, and then one is on its way."""
@@ -65,6 +66,7 @@ class Stock:
         if len(shelf.waiting) >= MOST_WAITING:
             return False
         shelf.waiting.append(action)
+        self.waiting += 1
         self._replenish(network_id, kind, shelf)
         return True
 
@@ -78,6 +80,7 @@ class Stock:
         shelf.asked = max(0, shelf.asked - len(fds))
         shelf.fds.extend(fds)
         while shelf.waiting and shelf.fds:
+            self.waiting -= 1
             shelf.waiting.popleft()()
         self._replenish(network_id, kind, shelf)
 
@@ -87,6 +90,7 @@ class Stock:
             shelf = self._shelves.pop(key)
             for fd in shelf.fds:
                 os.close(fd)
+            self.waiting -= len(shelf.waiting)
             for action in shelf.waiting:  # they find the network gone
                 self._loop.later(0, action)
 
@@ -129,7 +133,7 @@ class Services:
 
         These are for the other half of flows that are there, and for what the hub sends: nothing begins with one.
         """
-        return fd > self._last_fd
+        return fd + self.stock.waiting > self._last_fd
 
     def short_of_descriptors(self, fd: int) -> bool:
         """Whether the next descriptor would be one of the last; *fd* is any that is open."""

@@ -270,7 +270,7 @@ def test_what_egress_rules_do_not_allow_is_reset(hub: Hub) -> None:
     kept = hub.guest("kept", egress=[f"{HOST}:1"])
     with hub.listen(HOST) as listener:
         assert code_of(lambda: kept.connect(*listener.getsockname())) == errno.ECONNREFUSED
-    assert [line for line in hub.logs() if "denied" in line]
+    eventually(lambda: [line for line in hub.logs() if "denied" in line], "a line in the log")
 
 
 def test_a_flow_is_told_with_both_its_ends(hub: Hub, guest: Guest) -> None:
