@@ -61,6 +61,7 @@ class Site:
         run(*on, "server", "--name", "server", *ports, "host", "sh", "-c", SERVICES)
         ready = wait_until(lambda: self.installed.run("logs", "server").stdout == "7000\n", 20)
         assert ready, self.installed.run("logs", "server").stderr
+        assert run("info", "--format", "{{.Rootless.Network.Tcp}}").stdout.strip() == self.path
 
     @property
     def log(self) -> str:
