@@ -68,6 +68,9 @@ _SIOCGIFHWADDR = 0x8927  # <linux/sockios.h>
 _SYSCTLS = {
     "ipv4/ip_forward": "1",
     "ipv4/ip_unprivileged_port_start": "0",  # the stack, without capabilities, binds sockets to the servers' ports
+    # None in TIME-WAIT: a container that uses its port again would be answered for the connection before, and wait for
+    # a second. The wires here lose nothing that could come late, and each end has a TIME-WAIT of its own further on.
+    "ipv4/tcp_max_tw_buckets": "0",
     "ipv6/conf/all/forwarding": "1",
     "ipv6/conf/lo/disable_ipv6": "0",  # marked packets are routed to it
     "ipv6/conf/default/disable_ipv6": "1",  # for the ports, which have no addresses
