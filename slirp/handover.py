@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_FLOWS, MOST_FLOWS_EACH = 16384, 4096  # in all, and of one container
 MOST_HALF_OPEN, MOST_HALF_OPEN_EACH = 4096, 1024
+YOUNG_SECONDS = 3.0  # that a half-open connection is not given up for another one
 LARGEST_SYN = 2048  # bytes kept of a SYN with data; a larger one is dropped, and comes again without
 ACCEPT_SECONDS = 5.0  # after which a container that does not finish its handshake has given up
 _ACCEPTS = 64  # in one turn
@@ -198,7 +199,7 @@ class Handover:
         if self._full(endpoint.container.id):
             reset(network, packet)
             return
-        if len(packet.header) + len(packet.payload) > LARGEST_SYN:
+        if len(packet.header) + len(packet.payload) > LARGEST_SYN or not self._may_wait(endpoint.container.id):
             self.dropped += 1
             return
         flow = Flow(key, network, endpoint.container, route, sequence)
@@ -208,10 +209,23 @@ class Handover:
         self._connect(flow)
 
     def _full(self, container: str) -> bool:
-        flows, half_open = self._numbers.get(container, (0, 0))
-        if len(self._flows) >= MOST_FLOWS or flows >= MOST_FLOWS_EACH:
-            return True
-        return len(self._half_open) >= MOST_HALF_OPEN or half_open >= MOST_HALF_OPEN_EACH
+        return len(self._flows) >= MOST_FLOWS or self._numbers.get(container, (0, 0))[0] >= MOST_FLOWS_EACH
+
+    def _may_wait(self, container: str) -> bool:
+        """Whether it may have one more half-open connection, perhaps in place of one of its own, or of who has most."""
+        if self._numbers.get(container, (0, 0))[1] >= MOST_HALF_OPEN_EACH:
+            return self._give_way(container, YOUNG_SECONDS)
+        if len(self._half_open) >= MOST_HALF_OPEN:
+            return self._give_way(max(self._numbers, key=lambda name: self._numbers[name][1]), 0)
+        return True
+
+    def _give_way(self, container: str, age: float) -> bool:
+        """Drop the container's oldest half-open connection, if it has that age: a flood should not last for minutes."""
+        oldest = next(flow for flow in self._half_open.values() if flow.container == container)
+        if self._services.loop.now() - oldest.started < age:
+            return False
+        self._end(oldest, abort=True)
+        return True
 
     def _connect(self, flow: Flow) -> None:
         family = socket.AF_INET if len(flow.address) == 4 else socket.AF_INET6

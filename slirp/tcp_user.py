@@ -22,6 +22,7 @@ from slirp.handover import (
     MOST_HALF_OPEN_EACH,
     REFUSED,
     UNREACHABLE,
+    YOUNG_SECONDS,
     Key,
     reset,
     unreachable,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 MOST_TIME_WAIT = 1024  # remembered in all; the oldest are forgotten first
-YOUNG_SECONDS = 3.0  # that a half-open connection is not given up for another one
 LARGEST_SYN = 2048  # bytes kept of a SYN's packet, to be quoted in an ICMP error
 _LOCALHOST6 = bytes(15) + b"\1"
 _SYN_KIND = tcp.SYN | tcp.ACK | tcp.RST | tcp.FIN
@@ -189,21 +189,21 @@ class UserTcp:
         if self._full(container):
             return False
         if tally is not None and len(tally.half_open) >= MOST_HALF_OPEN_EACH:
-            self._give_way(tally)
+            self._give_way(tally, YOUNG_SECONDS)
             return len(tally.half_open) < MOST_HALF_OPEN_EACH
         if self._half_open >= MOST_HALF_OPEN:
-            self._make_room()
+            self._make_room(0)
         return self._half_open < MOST_HALF_OPEN
 
-    def _give_way(self, tally: Tally) -> None:
-        """Drop the container's oldest half-open connection, unless it is young: a flood should not last for minutes."""
+    def _give_way(self, tally: Tally, age: float) -> None:
+        """Drop the container's oldest half-open connection, if it has that age: a flood should not last for minutes."""
         oldest = next(iter(tally.half_open.values()), None)
-        if oldest is not None and self._services.loop.now() - oldest.started > YOUNG_SECONDS:
+        if oldest is not None and self._services.loop.now() - oldest.started >= age:
             self._abort(oldest)
 
-    def _make_room(self) -> None:
+    def _make_room(self, age: float) -> None:
         """Something that all share has run out: the container with the most half-open connections gives way."""
-        self._give_way(max(self._tallies.values(), key=lambda tally: len(tally.half_open)))
+        self._give_way(max(self._tallies.values(), key=lambda tally: len(tally.half_open)), age)
 
     def _connect(self, flow: Flow, route: Route) -> None:
         family = socket.AF_INET if len(flow.address) == 4 else socket.AF_INET6
@@ -256,7 +256,7 @@ class UserTcp:
         elif code != errno.ETIMEDOUT:
             self.dropped += 1
         if code in (errno.EMFILE, errno.ENFILE):
-            self._make_room()
+            self._make_room(YOUNG_SECONDS)
         self.ended(flow)
 
     def _repeated(self, flow: Flow, segment: tcp.Segment) -> bool:
