@@ -4,6 +4,8 @@ import json
 import re
 import socket
 import subprocess
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from tests.support import clients
 from tests.support.account import wait_until
 from tests.support.clients import HOST, Site, run
 from tests.support.debian import NoDebian, sources
-from tests.support.network_servers import answering, serving
+from tests.support.network_servers import abort, answering, serving
 from tests.support.registry import make_certificates
 from tests.support.webserver import WebServer
 
@@ -89,6 +91,49 @@ def test_curl_believes_a_certificate_of_a_ca_that_it_knows_and_no_other(
 
 def test_curl_tells_a_refused_connection_at_once(site: Site) -> None:
     assert site.client("curl", "-sS", f"http://{HOST}:1/", check=False, timeout=5).returncode == 7
+
+
+@pytest.mark.parametrize("end, status", [(abort, 56), (socket.socket.close, 18)], ids=["reset", "end"])
+def test_curl_tells_how_a_transfer_was_broken_off(
+    site: Site, end: Callable[[socket.socket], None], status: int
+) -> None:
+    go = threading.Event()
+
+    def serve(connection: socket.socket, peer: Any) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n" + bytes(1000))
+        go.wait(20)
+        end(connection)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with serving(listener, serve):
+        words = ("curl", "-sSN", f"http://{HOST}:{listener.getsockname()[1]}")
+        with site.installed.start("exec", "client", *words) as curl:
+            assert curl.stdout
+            assert len(curl.stdout.read(1000)) == 1000  # it is under way
+            go.set()
+            curl.communicate(timeout=10)
+    assert curl.returncode == status
+
+
+def test_a_server_learns_that_curl_was_killed(site: Site) -> None:
+    ends: list[str] = []
+
+    def serve(connection: socket.socket, peer: Any) -> None:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        try:
+            while True:
+                connection.sendall(bytes(1 << 16))
+        except ConnectionError as error:
+            ends.append(type(error).__name__)
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    with serving(listener, serve):
+        url = f"http://{HOST}:{listener.getsockname()[1]}"
+        done = site.client("sh", "-c", f"timeout -s KILL 0.3 curl -sS -o /dev/null {url}", check=False)
+        assert done.returncode == 137
+        assert wait_until(lambda: bool(ends), 5)
 
 
 def test_curl_gets_through_to_the_machine_s_own_address(site: Site) -> None:
@@ -183,6 +228,13 @@ def test_iperf3_measures_streams_both_ways(site: Site, options: tuple[str, ...])
             summary = iperf(site, host, at, "-n", "128M", *options)
             # Who sends says when it is over, by another connection: what is in buffers by then is not counted.
             assert summary["sum_received"]["bytes"] > 32 << 20
+
+
+@pytest.mark.parametrize("options", [(), ("-R",)], ids=str)
+def test_iperf3_measures_a_published_port(site: Site, options: tuple[str, ...]) -> None:
+    words = ("iperf3", "-J", "--connect-timeout", "5000", "-c", "127.0.0.1", "-p", str(site.published["5201/tcp"]))
+    answer = json.loads(run(*words, "-n", "128M", *options))
+    assert answer["end"]["sum_received"]["bytes"] > 32 << 20
 
 
 @pytest.mark.parametrize("options", [(), ("-R",)], ids=str)

@@ -34,6 +34,7 @@ exec python3 /shared/peer.py serve :: 7000
 """
 PUBLISHED = ("5201", "7000-7002", "7000/udp", "7002/udp", "8000")
 POSTGRES_HBA = "host all all all trust\n"
+KEPT = 1000  # descriptors that slirp may have in stock; each test with a crowd would leave more if one were forgotten
 
 
 def big_mebibytes() -> int:
@@ -67,6 +68,18 @@ class Site:
     def log(self) -> str:
         """What slirp had to say."""
         return (self.installed.runtime / "rootless/slirp.log").read_text()
+
+    def flows(self) -> list[str]:
+        """The connections that slirp carries."""
+        lines = self.installed.run(
+            "network", "flows", "--format", "{{.Protocol}} {{.Source}} {{.Destination}} {{.State}}"
+        )
+        return [line for line in lines.stdout.splitlines() if line.startswith("tcp ")]
+
+    def descriptors(self) -> int:
+        """How many descriptors the processes of slirp have."""
+        processes = [pid for pid, line in self.installed.processes().items() if "from slirp.__main__" in line]
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in processes)
 
     def client(
         self, *argv: str, input: str = "", check: bool = True, timeout: float = 60
@@ -112,7 +125,10 @@ def site(path: str, shared: Path) -> Iterator[Site]:
     with installation() as installed:
         made = Site(installed, path, shared)
         made.start()
+        before = made.descriptors()
         yield made
+        assert wait_until(lambda: not made.flows()), made.flows()
+        assert made.descriptors() < before + KEPT, "slirp does not close what has ended"
         assert "Traceback" not in made.log, made.log[-4000:]
 
 
