@@ -66,13 +66,20 @@ class Forwarder:
 
     def ask(self, question: Question, servers: Callable[[], list[Server]], done: Done) -> bool:
         """Ask *servers*, call *done* with the answer (its id is the asker's) or None. False: there is no room."""
-        if len(self._exchanges) >= MAX_EXCHANGES or self._of.get(question.container, 0) >= MAX_PER_CONTAINER:
+        if self._of.get(question.container, 0) >= MAX_PER_CONTAINER:
             return False
+        if len(self._exchanges) >= MAX_EXCHANGES:
+            self._give_way()
         exchange = Exchange(self, question, servers, done)
         self._exchanges[exchange] = None
         self._of[question.container] = self._of.get(question.container, 0) + 1
         exchange.begin()
         return True
+
+    def _give_way(self) -> None:
+        """End the oldest exchange of the container that has most: slow names of some are not to cost others theirs."""
+        most = max(self._of, key=lambda container: self._of[container])
+        next(exchange for exchange in self._exchanges if exchange.question.container == most).end(None, None)
 
     def servers_changed(self) -> None:
         """Begin anew what waits for a server that is none any more."""

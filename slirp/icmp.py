@@ -217,11 +217,11 @@ class Icmp:
             network.tun.send(message)
 
     def _make_room(self, container_id: str) -> None:
-        """Close the longest idle sixteenth, if the container could not have another flow."""
+        """If the container could not have another flow, close a sixteenth: its longest idle, or of who has most."""
         if self._numbers.get(container_id, 0) >= MOST_OF_CONTAINER:
             flows = self._of(container_id)
         elif len(self._flows) >= MOST:
-            flows = self._of(None)
+            flows = self._of(max(self._numbers, key=lambda container: self._numbers[container]))
         else:
             return
         for flow in sorted(flows, key=lambda flow: flow.last)[: len(flows) // 16 + 1]:

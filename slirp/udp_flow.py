@@ -113,15 +113,15 @@ class Flows:
         return list((self.all if container is None else self._of_container.get(container, {})).values())
 
     def surplus(self, container: str) -> list[Flow]:
-        """Which have to go before *container* can have another: the longest idle of its own, or of all."""
+        """Which have to go before *container* can have another: the longest idle of its own, or of who has most."""
         mine = self._of_container.get(container, {})
         if len(mine) >= self._most_of_container:
             return _longest_idle(mine)
         return self.oldest() if len(self.all) >= self._most else []
 
     def oldest(self) -> list[Flow]:
-        """The longest idle of all."""
-        return _longest_idle(self.all)
+        """The longest idle of the container that has most: a flood is not to cost others their flows."""
+        return _longest_idle(max(self._of_container.values(), key=len, default={}))
 
     def silent(self, now: float) -> list[Flow]:
         """Those that have been idle for too long."""
