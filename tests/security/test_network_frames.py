@@ -214,3 +214,94 @@ def test_a_flood_from_many_containers_leaves_room_for_another(hub: Hub, neighbou
         assert time.monotonic() - began < 0.9  # its first SYN was heard
     for at in range(5):
         hub.tell("container-gone", id=f"crowd{at}")
+
+
+def connected(hub: Hub, guest: Guest, *options: tuple[int, int, int]) -> tuple[socket.socket, socket.socket]:
+    """A connection of a container to the host, by its two ends."""
+    with hub.listen(HOST) as listener:
+        inner = guest.new_socket()
+        for option in options:
+            inner.setsockopt(*option)
+        inner.connect(listener.getsockname())
+        outer, _ = listener.accept()
+        outer.settimeout(10)
+        return inner, outer
+
+
+def test_who_guesses_does_not_end_a_connection(hub: Hub, guest: Guest, wire: Wire) -> None:
+    """RST, SYN, FIN, data and acknowledgements with numbers out of the air, in both directions' names."""
+    inner, outer = connected(hub, guest)
+    numbers = random.Random(1)
+    with inner, outer:
+        ends = inner.getsockname(), outer.getsockname()
+        kinds = [hostile.RST, hostile.RST | hostile.ACK, hostile.ACK | hostile.FIN, hostile.ACK]
+        if not hub.kernel:  # there, SYNs of connections that are established do not get as far as the device
+            kinds.append(hostile.SYN)
+        for flags in kinds:
+            guesses = (
+                hostile.segment(
+                    *(ends if at % 2 else ends[::-1]),
+                    flags,
+                    sequence=numbers.getrandbits(32),
+                    acknowledgement=numbers.getrandbits(32),
+                    data=b"" if flags & (hostile.RST | hostile.SYN) else b"guessed",
+                )
+                for at in range(600)
+            )
+            wire.send(guesses)
+        for one, other in ((inner, outer), (outer, inner)):
+            one.sendall(b"as it was said")
+            assert other.recv(100) == b"as it was said"
+
+
+def test_errors_that_lie_about_what_was_sent_end_nothing(hub: Hub, guest: Guest, neighbour: Guest, wire: Wire) -> None:
+    """ICMP of every kind by one container about another's connection and datagrams, and about its own."""
+    inner, outer = connected(hub, neighbour)
+    with inner, outer, neighbour.new_socket(socket.SOCK_DGRAM) as near, hub.new_socket(socket.SOCK_DGRAM) as far:
+        far.bind((HOST, 0))
+        near.sendto(b"?", far.getsockname())
+        _, back = far.recvfrom(10)
+        own, host = near.getsockname()[1], far.getsockname()
+        quoted = [
+            hostile.datagram((NEIGHBOUR4, own), host, b"?"),
+            hostile.datagram(host, (NEIGHBOUR4, own), b"!"),
+            hostile.segment(inner.getsockname(), outer.getsockname(), hostile.ACK),
+            hostile.segment(outer.getsockname(), inner.getsockname(), hostile.ACK),
+        ]
+        wire.send(
+            hostile.icmp(liar, HOST, kind, code, mtu + inner_packet[:length])
+            for liar in (GUEST4, NEIGHBOUR4)
+            for kind, code in ((3, 0), (3, 1), (3, 3), (3, 4), (3, 13), (4, 0), (5, 0), (5, 1), (11, 0), (12, 0))
+            for mtu in (bytes(4), b"\0\0\0\x44", b"\xff\xff\xff\xff")
+            for inner_packet in quoted
+            for length in (1500, 28, 20, 3, 0)
+        )
+        far.sendto(b"still there", back)
+        assert near.recv(100) == b"still there"
+        outer.sendall(PAYLOAD[:100000])
+        with inner.makefile("rb") as stream:
+            assert stream.read(100000) == PAYLOAD[:100000]
+
+
+def test_readers_that_never_read_hold_little_and_nobody_up(
+    hub: Hub, guest: Guest, neighbour: Guest, wire: Wire
+) -> None:
+    """A window that stays shut, on hundreds of connections, with somebody who fills each as far as it goes."""
+    before = wire.memory()
+    shut = [connected(hub, guest, (socket.SOL_SOCKET, socket.SO_RCVBUF, 1)) for _ in range(250)]
+    try:
+        for _, outer in shut:
+            outer.setblocking(False)
+            try:
+                while outer.send(PAYLOAD):
+                    pass
+            except BlockingIOError:
+                pass
+        wire.settle()
+        assert wire.memory() - before < 100
+        assert downloads(hub, neighbour)
+        assert downloads(hub, guest)
+    finally:
+        for pair in shut:
+            for sock in pair:
+                sock.close()
