@@ -21,6 +21,7 @@ from rootless.cli.filters import (
 )
 from rootless.cli.opening import engine_of
 from rootless.cli.table import ellipsis, print_list, short_id
+from rootless.cli.terminal_text import visible
 from rootless.cli.time_values import ago, human_duration, local_time
 from rootless.cli.values import human_size
 from rootless.engine.context import Engine
@@ -123,6 +124,12 @@ def _id(listed: Listed, full: bool) -> str:
     return identifier if full else short_id(identifier)
 
 
+def _quoted(text: str) -> str:
+    """In double quotes and on one line, for files and pipes as well: as Go quotes it."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{visible(escaped)}"'
+
+
 def _row(engine: Engine, listed: Listed, full: bool, with_size: bool) -> dict[str, object]:
     record = listed.record
     now = time.time_ns()
@@ -131,7 +138,7 @@ def _row(engine: Engine, listed: Listed, full: bool, with_size: bool) -> dict[st
     row: dict[str, object] = {
         "ID": _id(listed, full),
         "Image": record["image"],
-        "Command": f'"{words if full else ellipsis(words, _COMMAND_WIDTH)}"',
+        "Command": _quoted(words if full else ellipsis(words, _COMMAND_WIDTH)),
         "CreatedAt": local_time(listed.created),
         "RunningFor": ago(listed.created, now),
         "Status": status(listed, now),

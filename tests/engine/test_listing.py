@@ -53,6 +53,12 @@ def test_ps_q_shows_ids_only(zoo: dict[str, str], box: Box) -> None:
     assert box("ps", "-q", "--no-trunc", "-l").stdout == f"{zoo['paused']}\n"
 
 
+def test_the_command_stands_quoted_on_one_line_wherever_it_goes(box: Box) -> None:
+    box("create", "--name", "lines", box.image, "sh", "-c", 'echo "a\\b"\nexit')
+    shown = box("ps", "-a", "--no-trunc", "--format", "{{.Command}}", "--filter", "name=lines").stdout
+    assert shown == '"sh -c echo \\"a\\\\b\\"\\nexit"\n'
+
+
 def test_filters(zoo: dict[str, str], box: Box) -> None:
     expected = {
         ("status=running",): ["running"],
