@@ -329,6 +329,23 @@ def test_a_start_that_is_killed_at_any_moment_gives_back_port_and_address(box: B
     assert rows == "1\n"
 
 
+def test_a_network_that_is_killed_in_the_making_is_there_or_not(box: Box) -> None:
+    box("network", "rm", box("network", "create", "first").stdout.strip())
+    began = time.monotonic()
+    box("network", "rm", box("network", "create", "half").stdout.strip())
+    whole = time.monotonic() - began
+    with box.installed.no_leaks():
+        for step in range(24 if LONG else 8):
+            run = box.start("network", "create", "--label", "is=half", "half")
+            time.sleep(whole * step / 12)
+            run.kill()
+            run.communicate()
+            if "half" not in box("network", "ls", "--format", "{{.Name}}").stdout.splitlines():
+                box("network", "create", "--label", "is=half", "half")
+            assert box("network", "inspect", "-f", '{{index .Labels "is"}}', "half").stdout == "half\n"
+            box("network", "rm", "half")
+
+
 def test_many_on_one_network_have_names_and_addresses_of_their_own(box: Box) -> None:
     count = 50 if LONG else 24
     box("network", "create", "one")
