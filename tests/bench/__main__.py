@@ -1,7 +1,8 @@
 """The bars: rootless against podman, same image, same machine, same run.
 
     python -m tests.bench [NAME...]      run, exec, ps, pull, many; and of the networks (network.py) outward, inward,
-                                         ports, pair, short, udp, start, memory; all of them without a name
+                                         ports, pair, short, udp, start, memory; union, the union file system against
+                                         fuse-overlayfs (union.py); all of them without a name
 
 Stores lie on /dev/shm, so that the disk is not what is measured. Ends with status 1 where a bar is missed.
 """
@@ -10,11 +11,12 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
 from tests.bench.network import NetworkBench
+from tests.bench.union import UnionBench
 from tests.support.account import Installation
 from tests.support.images import layout_of
 from tests.support.layout import push
@@ -22,6 +24,8 @@ from tests.support.podman import Podman
 from tests.support.registry import plain_registry
 
 _MANY = 100
+
+Actions = dict[str, Callable[[], Iterator[Result]]]
 
 
 class Bench:
@@ -124,6 +128,31 @@ class Bench:
 
 def main(names: list[str]) -> int:
     """Run the benchmarks of *names*; the exit status."""
+    missed = False
+    with contextlib.ExitStack() as stack:
+        union = [name for name in names or UnionBench.NAMES if name in UnionBench.NAMES]
+        others = [name for name in names if name not in UnionBench.NAMES]
+        actions = of_unions() if union else {}
+        if others or not names:
+            actions = {**of_containers(stack), **actions}
+        print(HEADING, flush=True)
+        for name in names or actions:
+            for result in actions[name]():
+                print(result, flush=True)
+                missed |= not result.passed
+    return 1 if missed else 0
+
+
+def of_unions() -> Actions:
+    """The measurements that need no containers."""
+    if missing := UnionBench.missing():
+        sys.exit(f"not installed, and needed to measure unions: {', '.join(missing)}")
+    bench = UnionBench()
+    return {name: getattr(bench, name) for name in bench.NAMES}
+
+
+def of_containers(stack: contextlib.ExitStack) -> Actions:
+    """Those of containers and networks, with all they need until *stack* is left."""
     if not Podman.is_here():
         sys.exit("podman is not installed, and it is what rootless is measured against")
     if missing := NetworkBench.missing():
@@ -131,26 +160,18 @@ def main(names: list[str]) -> int:
     base = Path(tempfile.mkdtemp(prefix="bench", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     (base / "podman").mkdir()
     (base / "ours").mkdir()
-    missed = False
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, base, ignore_errors=True)
-        registry = stack.enter_context(plain_registry(base / "registry"))
-        images = {name: push(layout_of(name, base), registry, name) for name in ("busybox", "big", "tools")}
-        podman = Podman(base / "podman", registry.host)
-        stack.callback(podman.close)
-        ours = Installation(base / "ours")
-        stack.callback(ours.remove)
-        for installed in (ours.run, podman.run):
-            for name in ("busybox", "tools"):
-                installed("pull", "-q", images[name])
-        benches: tuple[Bench | NetworkBench, ...] = (Bench(ours, podman, images), NetworkBench(ours, podman, images))
-        actions = {name: getattr(bench, name) for bench in benches for name in bench.NAMES}
-        print(HEADING, flush=True)
-        for name in names or actions:
-            for result in actions[name]():
-                print(result, flush=True)
-                missed |= not result.passed
-    return 1 if missed else 0
+    stack.callback(shutil.rmtree, base, ignore_errors=True)
+    registry = stack.enter_context(plain_registry(base / "registry"))
+    images = {name: push(layout_of(name, base), registry, name) for name in ("busybox", "big", "tools")}
+    podman = Podman(base / "podman", registry.host)
+    stack.callback(podman.close)
+    ours = Installation(base / "ours")
+    stack.callback(ours.remove)
+    for installed in (ours.run, podman.run):
+        for name in ("busybox", "tools"):
+            installed("pull", "-q", images[name])
+    benches: tuple[Bench | NetworkBench, ...] = (Bench(ours, podman, images), NetworkBench(ours, podman, images))
+    return {name: getattr(bench, name) for bench in benches for name in bench.NAMES}
 
 
 if __name__ == "__main__":
