@@ -7,9 +7,10 @@ random for this attempt, with its random id, and answers the same question: whoe
 to guess about 30 bits within the attempt's seconds, and after some wrong guesses the attempt ends and another begins
 with another port. Nothing is kept of an answer, so none can poison what another container gets.
 
-A question that came by TCP is asked by TCP. An answer that is cut off is passed on as it is: the client asks again by
-TCP. A server that fails (SERVFAIL, REFUSED, NOTIMP, silence) is followed by the next; what all of them failed with is
-the answer then. One that was silent where another answered is asked last for a while.
+A question that came by TCP is asked by TCP; where no server answers by that, by UDP. An answer that is cut off is passed
+on as it is: the client asks again by TCP. A server that fails (SERVFAIL, REFUSED, NOTIMP, silence) is followed by the
+next; what all of them failed with is the answer then. One that was silent where another answered is asked last for a
+while.
 """
 
 import os
@@ -126,7 +127,7 @@ class Exchange:
         self.question = question
         self._forwarder, self._servers, self._done = forwarder, servers, done
         self._until = forwarder.loop.now() + _ALL_SECONDS
-        self._left: list[tuple[Server, float]] = []
+        self._left: list[tuple[Server, bool, float]] = []  # by TCP or not, and how long
         self._attempt: Attempt | None = None
         self._failure: tuple[bytes, Answer] | None = None
         self._silent: list[str] = []
@@ -140,13 +141,14 @@ class Exchange:
     def servers_changed(self) -> None:
         """Go on with those that there are, and do not wait for one that is none any more."""
         self._plan()
-        if self._attempt and self._attempt.server.address not in [server.address for server, _ in self._left]:
+        if self._attempt and self._attempt.server.address not in [server.address for server, *_ in self._left]:
             self._next()
 
     def _plan(self) -> None:
         servers = self._forwarder.ordered(self._servers())
-        rounds = _TCP_ROUNDS if self.question.stream else _UDP_ROUNDS
-        self._left = [(server, seconds) for seconds in rounds for server in servers]
+        rounds = [(True, seconds) for seconds in _TCP_ROUNDS if self.question.stream]
+        rounds += [(False, seconds) for seconds in _UDP_ROUNDS]
+        self._left = [(server, stream, seconds) for stream, seconds in rounds for server in servers]
 
     def answered(self, server: Server, message: bytes, answer: Answer) -> None:
         """What *server* says; where it fails, the next is asked, and this one not again."""
@@ -156,7 +158,7 @@ class Exchange:
             self.end(answered, answer)
             return
         self._failure = answered, answer
-        self._left = [(other, seconds) for other, seconds in self._left if other.address != server.address]
+        self._left = [row for row in self._left if row[0].address != server.address]
         self._next()
 
     def silent(self, server: Server) -> None:
@@ -181,8 +183,8 @@ class Exchange:
         if self._done is _nothing:
             return
         while self._left and self._forwarder.loop.now() < self._until:
-            server, seconds = self._left.pop(0)
-            attempt = Attempt(self._forwarder, self, server)
+            server, stream, seconds = self._left.pop(0)
+            attempt = Attempt(self._forwarder, self, server, stream=stream)
             if attempt.start(seconds):
                 self._attempt = attempt
                 return
@@ -196,10 +198,13 @@ def _nothing(message: bytes | None, answer: Answer | None) -> None:
 class Attempt:
     """One server asked once, from one socket."""
 
-    __slots__ = ("_exchange", "_forwarder", "_id", "_received", "_rest", "_socket", "_timer", "_wrong", "server")
+    __slots__ = (
+        *("_exchange", "_forwarder", "_id", "_received", "_rest", "_socket", "_stream", "_timer", "_wrong"),
+        "server",
+    )
 
-    def __init__(self, forwarder: Forwarder, exchange: Exchange, server: Server) -> None:
-        self._forwarder, self._exchange, self.server = forwarder, exchange, server
+    def __init__(self, forwarder: Forwarder, exchange: Exchange, server: Server, *, stream: bool) -> None:
+        self._forwarder, self._exchange, self.server, self._stream = forwarder, exchange, server, stream
         self._id = os.urandom(2)
         self._socket: socket.socket | None = None
         self._timer: Timer | None = None
@@ -212,11 +217,11 @@ class Attempt:
         question, loop = self._exchange.question, self._forwarder.loop
         message = self._id + question.message[2:]
         try:
-            self._socket = self.server.open(question.stream)
+            self._socket = self.server.open(self._stream)
             if self._socket is None:
                 return False
             _connect(self._socket, _socket_address(self.server.address, self._forwarder.port))
-            if question.stream:
+            if self._stream:
                 self._rest = len(message).to_bytes(2, "big") + message
                 loop.watch(self._socket.fileno(), select.EPOLLOUT, self._sendable)
             else:
@@ -268,9 +273,9 @@ class Attempt:
             self._failed()
             return
         if not self._rest:
-            self._forwarder.loop.watch(self._socket.fileno(), select.EPOLLIN, self._stream)
+            self._forwarder.loop.watch(self._socket.fileno(), select.EPOLLIN, self._receivable)
 
-    def _stream(self, events: int) -> None:
+    def _receivable(self, events: int) -> None:
         if self._socket is None:
             return
         try:

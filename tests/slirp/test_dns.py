@@ -273,6 +273,14 @@ def test_an_answer_that_is_cut_off_is_asked_for_again_by_tcp(gateway: Gateway) -
     assert upstream.by_tcp == 1
 
 
+@needs_dig
+def test_a_question_by_tcp_is_asked_by_udp_where_no_server_speaks_tcp(gateway: Gateway) -> None:
+    upstream = gateway.upstream(lambda query, data, stream: None if stream else address_of(query, data, stream))
+    gateway.resolvers("127.0.0.1")
+    assert "192.0.2.7" in dig(gateway, "www.example.org", "+tcp")
+    assert upstream.by_tcp == 1
+
+
 def test_many_addresses_of_peers_are_cut_off_by_udp_and_whole_by_tcp(gateway: Gateway) -> None:
     for n in range(50):
         gateway.peer(f"db{n}", f"127.0.0.{100 + n}", aliases=["db"])
