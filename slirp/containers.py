@@ -133,6 +133,7 @@ class Containers:
         try:
             endpoint.port = endpoint.network.links.attach(attachment.netns_fd, endpoint.plan())
         except OSError as error:
+            endpoint.network.broken = True
             network = endpoint.network.asked.name
             message = f"cannot connect container {attachment.name} to network {network}: {told_why(error)}"
             raise HostUnsupported(message) from error

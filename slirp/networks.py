@@ -24,7 +24,7 @@ _TUN_HINT = "have root run `modprobe tun` and `chmod 666 /dev/net/tun`"
 class Network:
     """One of them: *asked* is what it is to be, *links* what the kernel has of it."""
 
-    __slots__ = ("asked", "endpoints", "links", "pool4", "pool6", "timer")
+    __slots__ = ("asked", "broken", "endpoints", "links", "pool4", "pool6", "timer")
 
     def __init__(self, asked: requests.Network, kernel: "Kernel") -> None:
         """Make it. Raises InvalidInput, HostUnsupported."""
@@ -35,6 +35,7 @@ class Network:
             raise InvalidInput(f"network {asked.name} has no subnet")
         self.endpoints: set[Endpoint] = set()
         self.timer: Timer | None = None
+        self.broken = False  # a container could not be plugged in: whoever had the capability may have taken it apart
         self.links = self._make(kernel)
 
     def _make(self, kernel: "Kernel") -> NetworkLinks:
@@ -113,12 +114,14 @@ class Networks:
         return self._by_id.get(network_id)
 
     def get(self, asked: requests.Network) -> Network:
-        """The network as it is asked for, made if it is not there. Raises Conflict where it is there, and different.
+        """The network as it is asked for, made if it is not there, or is out of order and nobody's.
+
+        Raises Conflict where it is there, and different.
 
         Whoever has it and takes no endpoint says `used` all the same.
         """
         known = self._by_id.get(asked.id)
-        if known and known.asked != asked and not known.endpoints:
+        if known and not known.endpoints and (known.asked != asked or known.broken):
             self._remove(known)
             known = None
         if known is None:
