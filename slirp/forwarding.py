@@ -7,7 +7,7 @@ random for this attempt, with its random id, and answers the same question: whoe
 to guess about 30 bits within the attempt's seconds, and after some wrong guesses the attempt ends and another begins
 with another port. Nothing is kept of an answer, so none can poison what another container gets.
 
-A question that came by TCP is asked by TCP; where no server answers by that, by UDP. An answer that is cut off is passed
+A question that came by TCP is asked by TCP; where no server answers by that, by UDP. An answer cut off is passed
 on as it is: the client asks again by TCP. A server that fails (SERVFAIL, REFUSED, NOTIMP, silence) is followed by the
 next; what all of them failed with is the answer then. One that was silent where another answered is asked last for a
 while.
