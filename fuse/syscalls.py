@@ -1,0 +1,66 @@
+"""The system calls that Python has no name for: a few lines of ctypes, under the names of the manual pages."""
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
+MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 15, 22, 24
+PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 28, 38, 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, call: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{call}: {os.strerror(code)}")
+    return result
+
+
+def unshare(flags: int) -> None:
+    """unshare(2)."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def mount(source: bytes, target: bytes, fstype: bytes, flags: int = 0, data: bytes = b"") -> None:
+    """mount(2). Empty strings stand for the NULL that the kernel expects there."""
+    words = (source or None, target, fstype or None, ctypes.c_ulong(flags), data or None)
+    _check(_libc.mount(*words), "mount")
+
+
+def umount2(target: bytes, flags: int) -> None:
+    """umount2(2)."""
+    _check(_libc.umount2(target, flags), "umount2")
+
+
+def prctl(option: int, *arguments: int | bytes) -> int:
+    """prctl(2) with up to four arguments."""
+    values = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in (*arguments, 0, 0, 0, 0)[:4]]
+    return _check(_libc.prctl(option, *values), "prctl")
+
+
+def capset(effective: int, permitted: int, inheritable: int) -> None:
+    """capset(2) of this thread; each set is a mask of bits 1 << CAP_…"""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+    sets = (effective, permitted, inheritable)
+    data = (ctypes.c_uint32 * 6)(*(s & 0xFFFFFFFF for s in sets), *(s >> 32 for s in sets))
+    _check(_libc.capset(header, data), "capset")
+
+
+def capget() -> int:
+    """The permitted capabilities of this thread, as a mask: capget(2)."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    data = (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(header, data), "capget")
+    return data[1] | data[4] << 32
+
+
+def seccomp_filter(program: bytes) -> None:
+    """prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER): *program* is an array of struct sock_filter, 8 bytes each."""
+    code = ctypes.create_string_buffer(program, len(program))
+    header = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(code))  # struct sock_fprog, little-endian
+    arguments = [ctypes.c_ulong(a) for a in (2, ctypes.addressof(header), 0, 0)]
+    _check(_libc.prctl(PR_SET_SECCOMP, *arguments), "seccomp")
