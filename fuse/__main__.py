@@ -33,7 +33,8 @@ def _status(arguments: list[str]) -> int:
 
 
 def _check_descriptors(command: Command) -> None:
-    for name, fd in (("--ready-fd", command.ready_fd), ("--exit-fd", command.exit_fd)):
+    given = (("--ready-fd", command.ready_fd), ("--exit-fd", command.exit_fd), ("/dev/fd/N:", command.mounted_fd))
+    for name, fd in given:
         if fd < 0:
             continue
         try:

@@ -14,11 +14,15 @@ from fuse.options import MountOptions
 _OF_OVERLAYFS = {b"work", b"index"}
 
 
-def check(options: MountOptions, mountpoint: bytes) -> None:
+def check_mountpoint(mountpoint: bytes) -> None:
+    """Raise UnionError if nothing can be mounted there."""
+    _directory(mountpoint, "mount point", "make the directory that the union is to appear in")
+
+
+def check(options: MountOptions) -> None:
     """Raise UnionError if the directories cannot be mounted as *options* say."""
     for path in options.lower:
         _directory(path, "lowerdir", r"names are separated by colons; a colon in a name is written \:")
-    _directory(mountpoint, "mount point", "make the directory that the union is to appear in")
     if options.upper is not None and options.work is not None:
         _writable(options.upper, "upperdir")
         _writable(options.work, "workdir")

@@ -21,6 +21,8 @@ Without upperdir, nothing can be changed. U is as the kernel's overlayfs leaves 
   --ready-fd N        write a line to descriptor N, and close it, once the file system can be used
   --exit-fd N         unmount and leave when the other end of descriptor N is closed
   -h, --help          this text
+  MOUNTPOINT          a directory; or /dev/fd/N, where N is a descriptor of /dev/fuse that somebody has mounted already,
+                      and will unmount: then it is only served
   -o OPTION[,...]     may be repeated; a backslash before a comma, colon or backslash makes it part of a name
 
 Layers
@@ -60,6 +62,7 @@ class Command(NamedTuple):
     foreground: bool = False
     ready_fd: int = -1
     exit_fd: int = -1
+    mounted_fd: int = -1  # of /dev/fuse, where somebody else mounts and unmounts
 
 
 def parse_command(arguments: "Sequence[str]") -> Command | None:
@@ -88,6 +91,7 @@ def parse_command(arguments: "Sequence[str]") -> Command | None:
     return _command(lists, places, flags, numbers)
 
 
+_MOUNTED = "/dev/fd/"
 _FLAGS = {"-f": "foreground", "--foreground": "foreground", "-d": "debug", "--debug": "debug", "-s": "", "-r": "ro"}
 
 
@@ -115,4 +119,5 @@ def _command(lists: list[str], places: list[str], flags: set[str], numbers: dict
         "foreground" in flags or options.debug,
         numbers.get("--ready-fd", -1),
         numbers.get("--exit-fd", -1),
+        _descriptor("/dev/fd/N", places[0].removeprefix(_MOUNTED)) if places[0].startswith(_MOUNTED) else -1,
     )

@@ -23,10 +23,13 @@ _OF_THE_HELPER = ((MS_RDONLY, b"ro"), (MS_NOSUID, b"nosuid"), (MS_NODEV, b"nodev
 
 
 class Mount:
-    """A mount that is there: where, by whom, and the descriptor to serve it through, for whoever does."""
+    """A mount that is there: where, by whom, and the descriptor to serve it through, for whoever does.
 
-    def __init__(self, mountpoint: bytes, fd: int, helper: str) -> None:
-        self.mountpoint, self.fd, self.helper = mountpoint, fd, helper
+    One that *is_given* was made by somebody else, perhaps in another mount namespace, and is his to take off.
+    """
+
+    def __init__(self, mountpoint: bytes, fd: int, helper: str = "", *, is_given: bool = False) -> None:
+        self.mountpoint, self.fd, self.helper, self.is_given = mountpoint, fd, helper, is_given
 
     def handed_over(self) -> None:
         """Close the descriptor, which another process has: when that one ends, the mount is known to be dead."""
@@ -34,7 +37,9 @@ class Mount:
         self.fd = -1
 
     def unmount(self, *, lazy: bool) -> bool:
-        """Take it off; False if it is in use (never so if *lazy*), or not ours to take off any more."""
+        """Take it off; False if it is in use (never so if *lazy*), or not ours to take off, or not any more."""
+        if self.is_given:
+            return False
         if self.helper:
             return (
                 _run(self.helper, ["-u", "-q", *(["-z"] if lazy else []), "--", os.fsdecode(self.mountpoint)])[0] == 0
@@ -52,7 +57,7 @@ def mount(mountpoint: bytes, options: MountOptions) -> Mount:
     try:
         data = _data(fd, mountpoint, options)
         syscalls.mount(options.fsname, mountpoint, b"fuse." + options.subtype, options.flags, data)
-        return Mount(mountpoint, fd, "")
+        return Mount(mountpoint, fd)
     except OSError as error:
         os.close(fd)
         if error.errno != errno.EPERM:

@@ -55,7 +55,7 @@ def _serve(channel: socket.socket, command: Command, supervisor: int) -> None:
         if not command.foreground:
             be_silent()
         sandbox.confine(trusted=_is_root_of_all(command.options))
-        signal.signal(signal.SIGTERM, lambda *_: scheduler.stop())
+        signal.signal(signal.SIGUSR1, lambda *_: scheduler.stop())
         scheduler.run()
     finally:
         union.close()
@@ -67,7 +67,7 @@ def _follow(supervisor: int) -> None:
     syscalls.prctl(syscalls.PR_SET_NAME, b"fuse-server")
     if os.getppid() != supervisor:
         os._exit(1)
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.umask(0)  # the kernel says with each request what the mode is to be
 
@@ -80,6 +80,8 @@ def _leave_the_mount(command: Command) -> None:
     except OSError as error:
         if error.errno != errno.EPERM:
             raise
+        if command.mounted_fd >= 0:
+            return  # nor can it be below a layer of ours
         checks.check_apart(command.options, command.mountpoint)
 
 

@@ -40,8 +40,10 @@ def run(command: Command, ready: "Callable[[], None]") -> int:
 
     Raises UnionError. Where the server fails, it has said why itself.
     """
-    command = command._replace(mountpoint=os.path.realpath(command.mountpoint))
-    checks.check(command.options, command.mountpoint)
+    if command.mounted_fd < 0:
+        command = command._replace(mountpoint=os.path.realpath(command.mountpoint))
+        checks.check_mountpoint(command.mountpoint)
+    checks.check(command.options)
     held_fd = checks.hold(command.options.work) if command.options.work is not None else -1
     _raise_limits()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
@@ -67,7 +69,7 @@ def _be_server(channel: socket.socket, command: Command, supervisor: int) -> Non
     """Never returns."""
     from fuse import server
 
-    for fd in (command.ready_fd, command.exit_fd):
+    for fd in (command.ready_fd, command.exit_fd, command.mounted_fd):
         if fd >= 0:
             os.close(fd)
     os._exit(server.serve(channel, command, supervisor))
@@ -82,7 +84,7 @@ class _Supervisor:
             return self._reap() or 1
         with _Signals() as signal_fd:
             try:
-                mount = mounting.mount(self._command.mountpoint, self._command.options)
+                mount = self._mount()
             except UnionError:
                 self._channel.close()
                 self._reap()
@@ -90,13 +92,19 @@ class _Supervisor:
             socket.send_fds(self._channel, [b"mounted"], [mount.fd])
             mount.handed_over()
             try:
-                os.statvfs(mount.mountpoint)  # waits until the kernel and the server have agreed on how to speak
+                if not mount.is_given:
+                    os.statvfs(mount.mountpoint)  # waits until the kernel and the server have agreed on how to speak
             except OSError as error:
                 return self._failed(mount, error)
             os.chdir("/")
             ready()
             asked = self._wait(signal_fd)
         return self._stop(mount) if asked else self._ended(mount)
+
+    def _mount(self) -> Mount:
+        if self._command.mounted_fd >= 0:
+            return Mount(self._command.mountpoint, self._command.mounted_fd, is_given=True)
+        return mounting.mount(self._command.mountpoint, self._command.options)
 
     def _failed(self, mount: Mount, error: OSError) -> int:
         mount.unmount(lazy=True)
@@ -123,7 +131,7 @@ class _Supervisor:
             return 0
         mount.unmount(lazy=True)
         how = f"was killed by signal {-status}" if status < 0 else f"failed with status {status}"
-        raise UnionError(f"the process that served {checks.shown(mount.mountpoint)} {how}; it is unmounted")
+        raise UnionError(f"the process that served {checks.shown(mount.mountpoint)} {how}; nobody serves it any more")
 
     def _stop(self, mount: Mount) -> int:
         if mount.unmount(lazy=False):
@@ -142,7 +150,7 @@ class _Supervisor:
         try:
             while not poll.poll(50 if time.monotonic() >= stop else 1000 * (stop - time.monotonic())):
                 # Repeated, because the server may be about to sleep when the signal comes, and not look at it then.
-                os.kill(self._pid, signal.SIGKILL if time.monotonic() > kill else signal.SIGTERM)
+                os.kill(self._pid, signal.SIGKILL if time.monotonic() > kill else signal.SIGUSR1)
         finally:
             os.close(pidfd)
         return self._reap()
