@@ -1,6 +1,7 @@
 """What tests of several rooms share: what a marker needs of the machine, and fixtures from tests/support."""
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -31,9 +32,21 @@ def missing_for(marker: str) -> str:
     if marker == "kernel":
         tried = subprocess.run(["unshare", "--user", "--map-root-user", "true"], capture_output=True, text=True)
         return tried.stderr.strip() and f"no user namespaces here: {tried.stderr.strip()}"
+    if marker == "fuse":
+        return missing_for_fuse()
     if marker == "registry":
         return "" if shutil.which("docker-registry") else "docker-registry is not installed"
     return ""
+
+
+def missing_for_fuse() -> str:
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse is not usable: have root run modprobe fuse && chmod 0666 /dev/fuse"
+    return (
+        ""
+        if importlib.util.find_spec("pyfuse3")
+        else "pyfuse3 is not installed: tests/setup/missing says what it takes"
+    )
 
 
 def pytest_configure() -> None:
@@ -43,7 +56,7 @@ def pytest_configure() -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what cannot run here; where tests/setup/prepare has been, everything must be there: fail."""
-    for marker in ("kernel", "registry"):
+    for marker in ("fuse", "kernel", "registry"):
         if item.get_closest_marker(marker) and (why := missing_for(marker)):
             if os.environ.get("ROOTLESS_TESTS_PREPARED"):
                 pytest.fail(why, pytrace=False)

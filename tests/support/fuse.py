@@ -106,6 +106,20 @@ class Union:
         self.call(_kill, str(self.base))
         self.server = None
 
+    def wait(self) -> int:
+        """The exit status of the server, which has been told to leave, once it has."""
+        status = self.call(_wait, str(self.base))
+        self.server = None
+        return status
+
+    def let_go(self) -> None:
+        """Close the other end of the server's --exit-fd."""
+        self.call(_let_go, str(self.base))
+
+    def mounted(self) -> bool:
+        """Whether something is mounted at the mount point."""
+        return self.at().rstrip("/") in self.call(mount_points)
+
     def log(self) -> str:
         """What the server has said on standard error."""
         return (self.base / "log").read_text(errors="backslashreplace")
@@ -325,20 +339,33 @@ def _tail(log_fd: int) -> str:
 def _unmount(base: str) -> None:
     umount2(f"{base}/merged")
     if base in _servers:
-        server, keep_fd = _servers.pop(base)
-        status = server.wait(20)
-        if keep_fd >= 0:
-            os.close(keep_fd)
-            assert status == 0, f"the server left with status {status}"
+        ours = _servers[base][1] >= 0
+        status = _wait(base)
+        assert status == 0 or not ours, f"the server left with status {status}"
+
+
+def _wait(base: str) -> int:
+    server, _ = _servers[base]
+    status = server.wait(20)
+    _let_go(base)
+    del _servers[base]
+    return status
+
+
+def _let_go(base: str) -> None:
+    server, keep_fd = _servers[base]
+    if keep_fd >= 0:
+        os.close(keep_fd)
+    _servers[base] = server, -1
 
 
 def _kill(base: str) -> None:
-    server, keep_fd = _servers.pop(base)
+    server, _ = _servers[base]
     with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
     server.wait()
-    if keep_fd >= 0:
-        os.close(keep_fd)
+    _let_go(base)
+    del _servers[base]
     with contextlib.suppress(OSError):
         umount2(f"{base}/merged", MNT_DETACH)
 
@@ -348,5 +375,8 @@ def _leave(base: str) -> None:
         _unmount(base)
     for base_left in list(_servers):
         _kill(base_left)
+    for place in reversed(mount_points()):
+        if place.startswith(f"{base}/"):  # the test's own
+            umount2(place, MNT_DETACH)
     for entry in os.scandir(base):  # as root: files of all ids are here
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
