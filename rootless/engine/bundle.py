@@ -3,7 +3,7 @@
 import os
 import stat
 
-from rootless.engine import host_image
+from rootless.engine import host_image, storage
 from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
@@ -106,13 +106,7 @@ def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]
         return host_image.mounts(record["host_mounts"], directory)
     lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
     empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
-    options = [
-        f"lowerdir={':'.join(map(runtime.escape_overlay, lowers or [empty]))}",
-        f"upperdir={runtime.escape_overlay(directory)}/upper",
-        f"workdir={runtime.escape_overlay(directory)}/work",
-        "userxattr",
-    ]
-    return [{"destination": "/", "type": "overlay", "source": "overlay", "options": options}]
+    return [storage.root_mount(engine.storage_driver, lowers or [empty], directory)]
 
 
 def _system_mounts(record: Record, host_network: bool) -> list[Config]:

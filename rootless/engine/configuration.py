@@ -2,6 +2,7 @@
 
     [storage]
     root = "/scratch/alice/rootless"
+    driver = "fuse"                   # how containers get their root: "overlay", "fuse"; else what works
 
     [run]
     network = "none"                  # what containers get that are given no --network; else "bridge"
@@ -35,10 +36,12 @@ class Configuration(NamedTuple):
     detach_keys: str = ""
     registries: Mapping[str, Mapping[str, Any]] = {}
     network_tcp: str = "auto"
+    storage_driver: str = ""
 
 
-_KEYS = {"storage": {"root": str}, "run": {"network": str, "detach_keys": str}, "network": {"tcp": str}}
+_KEYS = {"storage": {"root": str, "driver": str}, "run": {"network": str, "detach_keys": str}, "network": {"tcp": str}}
 _TCP = ("auto", "kernel", "user")
+_DRIVERS = ("", "overlay", "fuse")
 _REGISTRY_KEYS = {"mirrors": list, "insecure": bool, "ca_file": str}
 
 
@@ -80,12 +83,16 @@ def parse_configuration(data: bytes, path: str) -> Configuration:
     tcp = document.get("network", {}).get("tcp", "auto")
     if tcp not in _TCP:
         raise InvalidInput(f"{path}: tcp in [network] must be one of {', '.join(_TCP)}")
+    storage = document.get("storage", {})
+    if storage.get("driver", "") not in _DRIVERS:
+        raise InvalidInput(f"{path}: driver in [storage] must be one of {', '.join(filter(None, _DRIVERS))}")
     return Configuration(
-        document.get("storage", {}).get("root", ""),
+        storage.get("root", ""),
         run.get("network", "bridge"),
         run.get("detach_keys", ""),
         registries,
         tcp,
+        storage.get("driver", ""),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+from rootless.engine import storage
 from rootless.engine.configuration import load_configuration
 from rootless.errors import HostUnsupported
 from rootless.linux.directories import data_home, runtime_directory
@@ -14,16 +15,14 @@ from rootless.store.layout import Layout, quote
 from rootless.store.networks import Networks
 from rootless.store.volumes import Volumes
 
-DRIVERS = ("overlay",)
-
 
 class Engine:
     """One store, opened."""
 
     def __init__(self, layout: Layout, session: str, storage_driver: str = "") -> None:
-        if storage_driver and storage_driver not in DRIVERS:
+        if storage_driver and storage_driver not in storage.DRIVERS:
             raise HostUnsupported(
-                f"storage driver {storage_driver!r} is not there", hint=f"there is: {', '.join(DRIVERS)}"
+                f"storage driver {storage_driver!r} is not there", hint=f"there are: {', '.join(storage.DRIVERS)}"
             )
         self.layout = layout
         self.session = session
@@ -33,8 +32,16 @@ class Engine:
         self.containers = Containers(layout)
         self.volumes = Volumes(layout)
         self.networks = Networks(layout)
-        self.storage_driver = storage_driver or "overlay"
+        self.asked_driver = storage_driver
+        self._driver = storage_driver
         self._rung = ""
+
+    @property
+    def storage_driver(self) -> str:
+        """How containers get their root, "overlay" or "fuse": as asked for, or else as tried out (storage.py)."""
+        if not self._driver:
+            self._driver = storage.choose(self.layout, self.enter_namespace)
+        return self._driver
 
     def enter_namespace(self) -> str:
         """Become root of the user's namespace, if we are not yet; the rung of the ladder (user_namespace.py)."""
@@ -46,7 +53,8 @@ class Engine:
 def open_engine(root: str = "", storage_driver: str = "") -> Engine:
     """The user's store, or the one at *root*. Raises HostUnsupported."""
     usual = os.path.join(data_home(), "rootless")
-    root = os.path.abspath(root or load_configuration().storage_root or usual)
+    configuration = load_configuration()
+    root = os.path.abspath(root or configuration.storage_root or usual)
     try:
         session = runtime_directory()
     except OSError as error:
@@ -56,4 +64,4 @@ def open_engine(root: str = "", storage_driver: str = "") -> Engine:
         ) from error
     # Another store has other containers, whose sockets and locks must not meet ours.
     run = session if root == usual else os.path.join(session, f"store-{quote(root)}")
-    return Engine(Layout(root, run), session, storage_driver)
+    return Engine(Layout(root, run), session, storage_driver or configuration.storage_driver)

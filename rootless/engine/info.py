@@ -6,25 +6,22 @@ them with --format, and beside those a section `Rootless` with what only rootles
 """
 
 import hashlib
-import json
 import os
 import platform
 import pwd
-import sys
-import traceback
 from typing import Any, NamedTuple
 
 from rootless import __version__
-from rootless.engine import info_network
+from rootless.engine import info_network, storage, storage_probe
 from rootless.engine.configuration import configuration_path, load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.listing import list_containers
-from rootless.errors import HostUnsupported, RootlessError
-from rootless.linux import files, mounts, namespaces
+from rootless.engine.storage import Obstacle
+from rootless.errors import HostUnsupported
+from rootless.linux import files, mounts
 from rootless.runtime import user_namespace
 from rootless.runtime.jsonlog import now
 from rootless.spec.platform import host_platform
-from rootless.store.layout import remove_path
 
 # Which of Docker's API versions the documents follow. There is no daemon: it says nothing about a socket.
 API_VERSION = "1.49"
@@ -50,6 +47,8 @@ class Probe(NamedTuple):
     remedy: str
     overlay_reason: str  # why no overlay can be mounted in the store
     overlay_remedy: str
+    fuse_reason: str = ""  # why our own driver cannot be used
+    fuse_remedy: str = ""
     network: dict[str, Any] | None = None  # see info_network.ask; None where nothing could be tried
 
 
@@ -64,7 +63,12 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
     """The document of `info`. Raises InvalidInput where config.toml cannot be read."""
     configuration = load_configuration()
     found, cgroups = probe(engine), find_cgroups()
+    if found.rung != NO_NAMESPACE:
+        storage.save(engine.layout, bool(found.overlay_reason))
     filesystem = filesystem_of(engine.layout.root)
+    driver, why = driver_of(engine, found)
+    overlay, fuse = Obstacle(found.overlay_reason, found.overlay_remedy), Obstacle(found.fuse_reason, found.fuse_remedy)
+    obstacle = fuse if driver == storage.FUSE else overlay
     release = _os_release()
     statuses = [listed.state["status"] for listed in list_containers(engine)]
     running, paused = sum(s in ("running", "restarting") for s in statuses), statuses.count("paused")
@@ -75,12 +79,13 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
         "ContainersPaused": paused,
         "ContainersStopped": len(statuses) - running - paused,
         "Images": len(engine.images.list()),
-        "Driver": engine.storage_driver,
+        "Driver": driver,
         "DriverStatus": [
             ["Backing Filesystem", filesystem],
             ["Supports d_type", "true"],
             ["userxattr", "true"],
-            ["Usable", f"false: {found.overlay_reason}" if found.overlay_reason else "true"],
+            ["Chosen", why],
+            ["Usable", f"false: {obstacle.reason}" if obstacle.reason else "true"],
         ],
         "Plugins": {
             "Volume": ["local"],
@@ -126,16 +131,22 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
         "Isolation": "",
         "InitBinary": "",
         "SecurityOptions": ["name=rootless", "name=userns", "name=cgroupns"],
-        "Warnings": warnings(found, cgroups),
+        "Warnings": warnings(found, cgroups, driver),
         "ClientInfo": {"Debug": debug, **_client(), "Plugins": [], "Warnings": None},
         "Rootless": {
             "UserNamespace": {"Rung": found.rung, "Ids": found.ids, "Reason": found.reason, "Remedy": found.remedy},
             "SubordinateIds": _subordinate_ids(),
             "StorageDriver": {
+                "Name": driver,
+                "Chosen": why,
                 "Filesystem": filesystem,
-                "Usable": not found.overlay_reason,
-                "Reason": found.overlay_reason,
-                "Remedy": found.overlay_remedy,
+                "Usable": not obstacle.reason,
+                "Reason": obstacle.reason,
+                "Remedy": obstacle.remedy,
+                "Drivers": {
+                    storage.OVERLAY: {"Reason": overlay.reason, "Remedy": overlay.remedy},
+                    storage.FUSE: {"Reason": fuse.reason, "Remedy": fuse.remedy},
+                },
             },
             "CgroupControllers": list(cgroups.delegated),
             "DefaultNetwork": configuration.network,
@@ -146,7 +157,16 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
     }
 
 
-def warnings(found: Probe, cgroups: Cgroups) -> list[str]:
+def driver_of(engine: Engine, found: Probe) -> tuple[str, str]:
+    """The storage driver, and why it is this one."""
+    if engine.asked_driver:
+        return engine.asked_driver, "by --storage-driver or config.toml"
+    if found.overlay_reason and found.rung != NO_NAMESPACE:
+        return storage.FUSE, f"the kernel's overlayfs cannot be used: {found.overlay_reason}"
+    return storage.OVERLAY, "the kernel's overlayfs works here"
+
+
+def warnings(found: Probe, cgroups: Cgroups, driver: str = storage.OVERLAY) -> list[str]:
     """What does not work as well as it could, each with the line for whom it may concern."""
     lines = []
     if found.rung == NO_NAMESPACE:
@@ -155,6 +175,8 @@ def warnings(found: Probe, cgroups: Cgroups) -> list[str]:
         lines.append(f"WARNING: {found.reason}; {found.remedy}")
     if found.overlay_reason and found.rung != NO_NAMESPACE:
         lines.append(f"WARNING: No overlay can be mounted in the store: {found.overlay_reason}; {found.overlay_remedy}")
+    if found.fuse_reason and driver == storage.FUSE:
+        lines.append(f"WARNING: No union can be mounted with FUSE: {found.fuse_reason}; {found.fuse_remedy}")
     if found.network is not None:
         lines += info_network.warnings(_network(found))
     missing = [name for name in _LIMITS if name not in cgroups.delegated]
@@ -211,29 +233,7 @@ def _client() -> dict[str, Any]:
 
 def probe(engine: Engine) -> Probe:
     """Enter the user's namespace and mount an overlay in the store, in a child. Raises RootlessError if it dies."""
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if pid == 0:
-        _answer(engine, write_fd)
-    os.close(write_fd)
-    with open(read_fd, "rb") as answer:
-        data = answer.read()
-    os.waitpid(pid, 0)
-    if not data:
-        raise RootlessError("the process that tried the user namespace died")
-    return Probe(**json.loads(data))
-
-
-def _answer(engine: Engine, write_fd: int) -> None:
-    """The child's part. Never returns."""
-    try:
-        os.write(write_fd, json.dumps(_try_all(engine)._asdict()).encode())
-        os._exit(0)
-    except BaseException:
-        traceback.print_exc()
-        sys.stderr.flush()
-    finally:
-        os._exit(1)
+    return Probe(**storage_probe.in_child(lambda: _try_all(engine)._asdict(), "the user namespace"))
 
 
 def _try_all(engine: Engine) -> Probe:
@@ -248,34 +248,10 @@ def _try_all(engine: Engine) -> Probe:
         reason = "Only your own id can be mapped: in containers all files belong to one user"
         remedy = user_namespace.why_single()
     network = info_network.ask(engine)  # before the overlay, which takes us into a mount namespace
-    return Probe(rung, ids, reason, remedy, *_try_overlay(engine), network)
-
-
-def _try_overlay(engine: Engine) -> tuple[str, str]:
-    """Mount an overlay in the store's trash and remove a file of its lower layer: why that fails, and the remedy."""
-    top = engine.layout.aside()
-    for name in ("lower", "upper", "work", "merged"):
-        os.makedirs(os.path.join(top, name), 0o700)
-    with open(os.path.join(top, "lower", "file"), "wb") as file:
-        file.write(b"below")
-    try:
-        namespaces.unshare(namespaces.CLONE_NEWNS)
-        mounts.mount("", "/", "", mounts.MS_REC | mounts.MS_PRIVATE)
-        os.chdir(top)  # the paths in the options need no escapes then
-        mounts.mount("overlay", "merged", "overlay", 0, "lowerdir=lower,upperdir=upper,workdir=work,userxattr")
-        try:
-            os.rename("merged/file", "merged/renamed")  # a copy, and a whiteout
-        finally:
-            mounts.umount2("merged", mounts.MNT_DETACH)
-    except OSError as error:
-        return f"{error.strerror}, on {filesystem_of(top)}", (
-            "overlayfs for users needs Linux 5.11, its module loaded (have root run: modprobe overlay), and a local"
-            " file system with extended attributes: --root puts the store on another one"
-        )
-    finally:
-        os.chdir("/")
-        remove_path(top)
-    return "", ""
+    overlay = storage_probe.try_overlay(engine.layout)
+    if overlay.reason:
+        overlay = overlay._replace(reason=f"{overlay.reason}, on {filesystem_of(engine.layout.root)}")
+    return Probe(rung, ids, reason, remedy, *overlay, *storage_probe.try_fuse(), network)
 
 
 # --- what can be read

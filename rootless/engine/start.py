@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import nullcontext
 
-from rootless.engine import attachment, auto_remove, bundle
+from rootless.engine import attachment, auto_remove, bundle, storage
 from rootless.engine.attachment import Attached
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_end, wait_for_monitor
@@ -16,6 +16,7 @@ from rootless.runtime import channel
 from rootless.runtime.channel import Socket
 from rootless.runtime.prepared import Prepared
 from rootless.runtime.user_namespace import SINGLE, why_single
+from rootless.spec.runtime import Config
 from rootless.store.containers import LIVE, Record
 
 
@@ -48,8 +49,9 @@ def start(
         os.makedirs(engine.containers.run_directory(container_id), 0o700, exist_ok=True)
         attached = _attach(engine, record, state) if record["networks"] else None
         with attached.connection if attached else nullcontext():
-            _write_bundle(engine, record, rung, window_size)
-            _launch(engine, record, state, monitor.channel, attached, attach=attach)
+            config = _write_bundle(engine, record, rung, window_size)
+            union = storage.union_settings(config, engine.containers.run_directory(container_id))
+            _launch(engine, record, state, monitor.channel, attached, union, attach=attach)
         try:
             _wait_until_it_runs(monitor.channel)
         except RootlessError:
@@ -72,20 +74,28 @@ def _attach(engine: Engine, record: Record, state: Record) -> Attached:
         raise
 
 
-def _write_bundle(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> None:
+def _write_bundle(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> Config:
     config = bundle.build(engine, record, rung, window_size)
     if config["process"]["init"] and config["linux"]["namespaces"] and record["pid"]:
         raise InvalidInput("--init needs a pid namespace of the container's own")
     _write(os.path.join(engine.containers.directory(record["id"]), "config.json"), config)
+    return config
 
 
 def _launch(
-    engine: Engine, record: Record, state: Record, monitor: Socket, attached: Attached | None, *, attach: bool
+    engine: Engine,
+    record: Record,
+    state: Record,
+    monitor: Socket,
+    attached: Attached | None,
+    union: Record | None,
+    *,
+    attach: bool,
 ) -> None:
     """Give the monitor its settings, and the connection that keeps the container *attached*."""
     if attached:
         attachment.write_name_files(engine, record, attached.state)
-    settings = {**_settings(engine, record, state, attached), "attached": attach}
+    settings = {**_settings(engine, record, state, attached), "union": union, "attached": attach}
     path = os.path.join(settings["run_directory"], "settings.json")
     _write(path, settings)
     channel.send(monitor, channel.LAUNCH, path, (attached.connection.fileno(),) if attached else ())

@@ -18,6 +18,7 @@ GO = b"G"  # execute the program
 WARNING = b"W"  # a line for the user
 TERMINAL = b"T"  # with one descriptor: the master of the container's terminal
 NETWORK = b"n"  # with one descriptor: the container's own network namespace
+UNION = b"u"  # with one descriptor: that of /dev/fuse, of a root that is mounted and not served yet
 EXITED = b"X"  # the status of a process, decimal
 
 # Between a client and a container's monitor.

@@ -1,7 +1,7 @@
 """The parent's half of a container's birth: have it launched into its namespaces, wait until it stands, let it go.
 
-    parent   create ─▶ launcher ─▶ clone    ◀─ NETWORK, TERMINAL, READY …     start: GO ─▶     ◀─ end of channel
-    child                      namespaces, mounts ─▶                                     execve
+    parent   create ─▶ launcher ─▶ clone    ◀─ NETWORK, UNION, TERMINAL, READY …     start: GO ─▶     ◀─ end of channel
+    child                      namespaces, mounts ─▶                                            execve
 
 An ERROR instead of any of these is raised here. The end of the channel after GO means that execve(2) succeeded: the
 child's end is close-on-exec.
@@ -35,15 +35,17 @@ def create(
     warn: Callable[[str], None],
     gate_fd: int | None = None,
     plug: Callable[[int], None] = os.close,
+    serve: Callable[[int], None] = os.close,
 ) -> Created:
     """Make the container of *bundle*; *stdio* are its descriptors, None for a terminal. A child of the caller.
 
-    *plug* takes its network namespace, if it has one to itself, while the child goes on with its mounts. Raises what
-    went wrong in it; nothing is left then.
+    *plug* takes its network namespace, if it has one to itself, while the child goes on with its mounts; *serve* the
+    descriptor of its root, if that is not the kernel's (union_server.py). Raises what went wrong in it; nothing is left
+    then.
     """
     try:
         launcher.launch(bundle, stdio, gate_fd)
-        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn, plug)
+        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn, plug, serve)
         return Created(forked.pid, launcher.channel, forked.terminal_fd)
     except BaseException:
         launcher.channel.close()

@@ -24,12 +24,13 @@ def await_child(
     until: bytes,
     warn: Callable[[str], None],
     plug: Callable[[int], None] = os.close,
+    serve: Callable[[int], None] = os.close,
 ) -> Forked:
     """Take messages until kind *until* has come (b"": the end of the channel), and reap *helper*.
 
     READY may overtake FORKED, since they come from two processes: both are waited for. *plug* is given the descriptor
-    of a network namespace that the child has to itself. Raises what ERROR says, after ending the processes that there
-    are.
+    of a network namespace that the child has to itself, *serve* that of a mount which waits for its server. Raises what
+    ERROR says, after ending the processes that there are.
     """
     forked = Forked()
     seen = False
@@ -44,6 +45,8 @@ def await_child(
                 forked.terminal_fd = fds[0]
             elif kind == channel.NETWORK:
                 plug(fds[0])
+            elif kind == channel.UNION:
+                serve(fds[0])
             elif kind == channel.WARNING:
                 warn(text.decode("utf-8", "replace"))
             elif kind == channel.ERROR:

@@ -55,7 +55,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     os.umask(0o022)  # of what is made in the container; the program gets its own
     namespaces.new_session_keyring()
     _set_up_namespaces(config, to_parent)
-    root_fd = rootfs.mount_root(config, bundle)
+    root_fd = rootfs.mount_root(config, bundle, lambda fd: channel.send(to_parent, channel.UNION, b"", (fd,)))
     rootfs.perform(rootfs.plan(config), root_fd, bundle)
     rootfs.write_sysctls(config.get("linux", {}).get("sysctl") or {}, root_fd)
     if stdio is None:

@@ -30,6 +30,7 @@ from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
 from rootless.runtime.launcher import Launcher
 from rootless.runtime.timers import Timers
+from rootless.runtime.union_server import UnionServer
 
 TYPE_CHECKING = False  # typing's own, without the import: it would take most of a mebibyte in every monitor
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
 CHUNK = 32 << 10
 _MAX_BACKLOG = 1 << 20  # bytes for one client, before the container has to wait
-_DRAIN_SECONDS = 2.0  # how long output may follow the end of the init: it ends with its pid namespace
+_DRAIN_SECONDS = 2.0  # how long output may follow the end of the init, and its mounts: they end with its namespaces
+_STUCK_SECONDS = 5.0  # after which a container that SIGKILL does not end waits for a server that does not answer
 _LONG_RUN = 10.0  # seconds after which a restart policy counts anew (moby: restartmanager)
 _FIRST_DELAY, _MAX_DELAY = 0.1, 60.0
 _REPAIR_SECONDS = 0.1  # until a restart looks again whether the networks are back
@@ -79,6 +81,7 @@ class Monitor:
         self.state: dict[str, Any] = settings["state"]
         self.health = HealthCheck(settings["health"], self) if settings.get("health") else None
         self.attachment = None if attachment_fd is None else Attachment(settings["network"], attachment_fd, self)
+        self.union = UnionServer(settings["union"]) if settings.get("union") else None
 
     # The loop
 
@@ -144,6 +147,8 @@ class Monitor:
                 self.health.process_ended(pid, code)
             if self.attachment:
                 self.attachment.process_ended(pid)
+            if self.union and self.union.process_ended(pid):
+                self._drained_if_all_is_in()
 
     # Starting and ending
 
@@ -153,7 +158,8 @@ class Monitor:
         launcher, self.launcher = self.launcher or Launcher(), None
         try:
             plug = self.attachment.plug if self.attachment else os.close
-            created = container.create(launcher, self.settings["bundle"], stdio, self.warn, plug=plug)
+            serve = self.union.serve if self.union else os.close
+            created = container.create(launcher, self.settings["bundle"], stdio, self.warn, plug=plug, serve=serve)
         except RootlessError as error:
             for fd in ours.values():
                 os.close(fd)
@@ -211,6 +217,8 @@ class Monitor:
 
     def _failed(self, error: RootlessError) -> None:
         """The container could not be started. A restart without networks waits until they are back."""
+        if self.union:
+            self.union.kill()
         if isinstance(error, Lost) and self.state["status"] == "restarting":
             self.timers.set("restart", _REPAIR_SECONDS, self._restart)
             return
@@ -224,15 +232,21 @@ class Monitor:
         self.exit_status = code
         self.running = False
         self.timers.cancel("kill")
+        self.timers.cancel("stuck")
         self._choke()
-        if self.outputs:
-            self.timers.set("drain", _DRAIN_SECONDS, self._drained)
-        else:
+        self.timers.set("drain", _DRAIN_SECONDS, self._drained)
+        self._drained_if_all_is_in()
+
+    def _drained_if_all_is_in(self) -> None:
+        """Whether or not the init has ended, its output is read, and its root's server has written everything."""
+        if self.exit_status is not None and not self.outputs and not (self.union and self.union.is_running):
             self._drained()
 
     def _drained(self) -> None:
         """The init has ended and its output is in: record it, and decide what comes next."""
         self.timers.cancel("drain")
+        if self.union:
+            self.union.kill()
         for fd in list(self.outputs):
             self._close_output(fd)
         if self.input_fd is not None:
@@ -378,8 +392,7 @@ class Monitor:
             data = b""
         if not data:
             self._close_output(fd)
-            if self.exit_status is not None and not self.outputs:
-                self._drained()
+            self._drained_if_all_is_in()
             return
         stream = self.outputs[fd]
         if self.log:
@@ -595,6 +608,8 @@ class Monitor:
                 os.kill(self.created.pid, signum)  # our own child, not yet reaped: the number is still its
             except ProcessLookupError:
                 pass
+            if signum == signal.SIGKILL and self.union:
+                self.timers.set("stuck", _STUCK_SECONDS, self.union.kill)
 
     def _stop(self, signum: int, seconds: float) -> None:
         self.stopping = True

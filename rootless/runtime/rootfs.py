@@ -9,6 +9,7 @@ paths, except devices, which are checked to be the devices that they are called.
 import errno
 import os
 import stat
+from collections.abc import Callable
 from typing import NamedTuple
 
 from rootless.errors import HostUnsupported, InvalidInput, RootlessError
@@ -104,10 +105,11 @@ def _mount_operation(m: Config) -> Mount:
     return Mount(m["destination"], fstype, m.get("source") or fstype, options)
 
 
-def mount_root(config: Config, bundle: str) -> int:
+def mount_root(config: Config, bundle: str, serve: Callable[[int], None]) -> int:
     """Mount what the configuration has for "/" at the bundle's root directory; returns an fd of the root.
 
-    Mounts that are made from now on stay in this namespace; those of the host arrive if a mount asks for it.
+    Mounts that are made from now on stay in this namespace; those of the host arrive if a mount asks for it. Where the
+    root is of type fuse, *serve* hands its descriptor to whoever has it served; it stays open here no longer than that.
     """
     root = os.path.join(bundle, config["root"]["path"])
     wants_slave = any(
@@ -119,10 +121,48 @@ def mount_root(config: Config, bundle: str) -> int:
     own = next((m for m in config.get("mounts", ()) if m["destination"] == "/"), None)
     if own is None:
         mounts.mount(root, root, "", mounts.MS_BIND | mounts.MS_REC)
+    elif own["type"] == "fuse":
+        fuse_fd = _mount_fuse(root, parse_mount_options(own.get("options") or []).flags)
+        try:
+            serve(fuse_fd)
+        finally:
+            os.close(fuse_fd)
+        return _open_served(root)
     else:
         options = parse_mount_options(own.get("options") or [])
         mount_overlay(root, options.data, options.flags)
     return os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _mount_fuse(target: str, flags: int) -> int:
+    """Mount a file system of which everything is asked through the descriptor that is returned. fuse(4).
+
+    The kernel checks permissions by the ids and modes that it is told; allow_other lets in who is not root, and still
+    nobody who is not in our user namespace.
+    """
+    try:
+        fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostUnsupported(
+            f"/dev/fuse: {error.strerror}", hint="have root run: modprobe fuse && chmod 0666 /dev/fuse"
+        ) from error
+    try:
+        words = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+        mounts.mount("rootless", target, "fuse", flags, words)
+    except BaseException as error:
+        os.close(fd)
+        if isinstance(error, OSError):
+            raise HostUnsupported(f"cannot mount a FUSE file system: {error.strerror}") from error
+        raise
+    return fd
+
+
+def _open_served(root: str) -> int:
+    """A descriptor of a root that somebody else serves: the first look at it, which waits for him."""
+    try:
+        return os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostUnsupported(f"the process that serves the container's root died: {error.strerror}") from error
 
 
 def mount_overlay(target: str, data: str, flags: int = 0) -> None:

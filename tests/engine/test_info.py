@@ -105,7 +105,7 @@ def test_the_document_has_the_keys_that_scripts_read(store: Store) -> None:
     document = machine.info(store.engine)
     assert document["DockerRootDir"] == str(store.root)
     assert (document["OSType"], document["Architecture"]) == ("linux", os.uname().machine)
-    assert (document["Driver"], document["CgroupDriver"]) == ("overlay", "none")
+    assert (document["Driver"], document["CgroupDriver"]) == (document["Rootless"]["StorageDriver"]["Name"], "none")
     assert document["CgroupVersion"] in ("1", "2")
     assert "name=rootless" in document["SecurityOptions"]
     assert not any("seccomp" in option for option in document["SecurityOptions"])  # there is none yet

@@ -146,7 +146,7 @@ def test_nearly_right_text_is_understood_or_refused(text: str) -> None:
     ],
 )
 def test_the_command_line_may_be_in_any_order(words: list[str]) -> None:
-    assert parse_command(words) == (b"m", parse_options([UNION]), True, 3, 4)
+    assert parse_command(words) == (b"m", parse_options([UNION]), True, 3, 4, -1)
 
 
 def test_debugging_stays_in_the_foreground() -> None:
