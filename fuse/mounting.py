@@ -107,7 +107,7 @@ def _mount_by_helper(mountpoint: bytes, options: MountOptions) -> Mount:
         theirs.close()
         fd = _received(ours) if status == 0 else -1
     if fd < 0:
-        raise _helper_refused(mountpoint, said)
+        raise _helper_refused(mountpoint, said.replace(f"{helper}: ", ""))
     return Mount(mountpoint, fd, helper)
 
 
@@ -145,7 +145,7 @@ def _received(channel: socket.socket) -> int:
 
 
 def _helper_refused(mountpoint: bytes, said: str) -> UnionError:
-    why = (said.strip().splitlines() or ["no reason given"])[-1].removeprefix("fusermount3: ")
+    why = (said.strip().splitlines() or ["no reason given"])[-1]
     hint = "mount as root of a user namespace: unshare --user --map-root-user --mount"
     if "allow_other" in why:
         hint = "have root write the line user_allow_other into /etc/fuse.conf, or leave out allow_other"

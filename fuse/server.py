@@ -48,6 +48,7 @@ def _serve(channel: socket.socket, command: Command, supervisor: int) -> None:
 
     operations, scheduler = _load()
     union = Union(command.options)
+    os.chdir("/")
     try:
         channel.send(b"loaded")
         fd = _mounted(channel)
@@ -73,10 +74,16 @@ def _follow(supervisor: int) -> None:
 
 
 def _leave_the_mount(command: Command) -> None:
-    """A mount namespace in which the mount point stays what it is: see fuse/supervisor.py."""
+    """A mount namespace in which the mount point stays what it is: see fuse/supervisor.py.
+
+    What the machine mounts and unmounts is still to arrive (homes are, on demand), which it does in slaves. Mounts that
+    are not slaves of the machine's but peers of those where we mount would get our own: they are made private.
+    """
+    with open("/proc/self/mountinfo", "rb") as file:
+        kind = syscalls.MS_PRIVATE if b" shared:" in file.read() else syscalls.MS_SLAVE
     try:
         syscalls.unshare(syscalls.CLONE_NEWNS)
-        syscalls.mount(b"", b"/", b"", syscalls.MS_REC | syscalls.MS_PRIVATE)
+        syscalls.mount(b"", b"/", b"", syscalls.MS_REC | kind)
     except OSError as error:
         if error.errno != errno.EPERM:
             raise
@@ -116,7 +123,6 @@ def be_silent() -> None:
         os.dup2(fd, number)
     if fd > 2:
         os.close(fd)
-    os.chdir("/")
 
 
 def _is_root_of_all(options: MountOptions) -> bool:

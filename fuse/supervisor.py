@@ -46,6 +46,7 @@ def run(command: Command, ready: "Callable[[], None]") -> int:
     checks.check(command.options)
     held_fd = checks.hold(command.options.work) if command.options.work is not None else -1
     _raise_limits()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # whoever ignores it has no exit status of a child
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     supervisor = os.getpid()
     pid = os.fork()
@@ -80,8 +81,8 @@ class _Supervisor:
         self._pid, self._channel, self._command = pid, channel, command
 
     def run(self, ready: "Callable[[], None]") -> int:
-        if self._channel.recv(len(_LOADED)) != _LOADED:
-            return self._reap() or 1
+        if self._wait() or self._channel.recv(len(_LOADED)) != _LOADED:
+            return self._not_loaded()
         with _Signals() as signal_fd:
             try:
                 mount = self._mount()
@@ -101,6 +102,16 @@ class _Supervisor:
             asked = self._wait(signal_fd)
         return self._stop(mount) if asked else self._ended(mount)
 
+    def _not_loaded(self) -> int:
+        """Nothing has been mounted: the server cannot serve, and has said why; or nobody wants it any more."""
+        poll = select.poll()
+        poll.register(self._channel.fileno(), 0)  # tells of a channel whose other end is closed
+        if poll.poll(0):
+            return self._reap() or 1
+        os.kill(self._pid, signal.SIGKILL)
+        self._reap()
+        return 0
+
     def _mount(self) -> Mount:
         if self._command.mounted_fd >= 0:
             return Mount(self._command.mountpoint, self._command.mounted_fd, is_given=True)
@@ -110,15 +121,19 @@ class _Supervisor:
         mount.unmount(lazy=True)
         self._channel.close()
         status = self._kill_after(_STOP_GRACE)
-        if status > 0:
+        if status > 0 and self._command.foreground:
             return status  # the server has said why
-        raise UnionError(f"the file system at {checks.shown(mount.mountpoint)} does not answer: {error.strerror}")
+        raise UnionError(
+            f"the file system at {checks.shown(mount.mountpoint)} does not answer: {error.strerror}",
+            hint="with -f, in the foreground, there may be more to read",
+        )
 
-    def _wait(self, signal_fd: int) -> bool:
-        """True when it is to end, False when the server has ended."""
+    def _wait(self, signal_fd: int = -1) -> bool:
+        """True when it is to end, False when the server has something to say, or has ended."""
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
-        poll.register(signal_fd, select.POLLIN)
+        if signal_fd >= 0:
+            poll.register(signal_fd, select.POLLIN)
         if self._command.exit_fd >= 0:
             poll.register(self._command.exit_fd, select.POLLRDHUP)
         seen = [fd for fd, _ in poll.poll()]

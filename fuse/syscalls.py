@@ -4,7 +4,7 @@ import ctypes
 import os
 
 CLONE_NEWNS = 0x00020000
-MS_REC, MS_PRIVATE = 1 << 14, 1 << 18
+MS_REC, MS_PRIVATE, MS_SLAVE = 1 << 14, 1 << 18, 1 << 19
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP = 1, 4, 15, 22, 24
 PR_SET_SECUREBITS, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 28, 38, 47
@@ -64,3 +64,17 @@ def seccomp_filter(program: bytes) -> None:
     header = (ctypes.c_uint64 * 2)(len(program) // 8, ctypes.addressof(code))  # struct sock_fprog, little-endian
     arguments = [ctypes.c_ulong(a) for a in (2, ctypes.addressof(header), 0, 0)]
     _check(_libc.prctl(PR_SET_SECCOMP, *arguments), "seccomp")
+
+
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
+AT_EMPTY_PATH = 0x1000
+
+
+def renameat2(from_fd: int, name: bytes, to_fd: int, new: bytes, flags: int) -> None:
+    """renameat2(2)."""
+    _check(_libc.renameat2(from_fd, name, to_fd, new, ctypes.c_uint(flags)), "renameat2")
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2)."""
+    _check(_libc.fallocate(fd, mode, ctypes.c_longlong(offset), ctypes.c_longlong(length)), "fallocate")

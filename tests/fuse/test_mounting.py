@@ -2,7 +2,9 @@
 
 import os
 import select
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -28,10 +30,15 @@ def layers() -> Iterator[Union]:
         yield u
 
 
-def fuse(words: list[str], env: dict[str, str]) -> tuple[int, str]:
-    """`python -m fuse`, started in the namespace: its exit status, and what it says."""
+def fuse(words: list[str], env: dict[str, str], directory: str = "/") -> tuple[int, str]:
+    """`python -m fuse`, started in the namespace and in *directory*: its exit status, and what it says."""
+    path = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(ROOT)]))
     done = subprocess.run(
-        [sys.executable, "-m", "fuse", *words], cwd=ROOT, env={**os.environ, **env}, capture_output=True, timeout=30
+        [sys.executable, "-m", "fuse", *words],
+        cwd=directory,
+        env={**os.environ, **env, "PYTHONPATH": path},
+        capture_output=True,
+        timeout=30,
     )
     assert done.stdout == b""
     return done.returncode, done.stderr.decode()
@@ -104,6 +111,24 @@ def test_the_end_of_whoever_started_it_unmounts(mounted: Union) -> None:
     mounted.let_go()
     assert mounted.wait() == 0
     assert not mounted.mounted()
+
+
+def test_the_end_of_whoever_started_it_is_seen_while_it_starts(layers: Union) -> None:
+    slow = "import time\ntime.sleep(100)\n"
+    (layers.base / "pyfuse3.py").write_text(slow)
+    status = layers.call(let_go_at_once, layers.options(), layers.at(), str(layers.base))
+    assert status == 0
+    assert processes(str(layers.base)) == []
+
+
+def let_go_at_once(options: str, place: str, modules: str) -> int:
+    exit_fd, keep_fd = os.pipe()
+    words = [sys.executable, "-m", "fuse", "-f", f"--exit-fd={exit_fd}", "-o", options, place]
+    env = {**os.environ, "PYTHONPATH": f"{modules}{os.pathsep}{ROOT}"}
+    with subprocess.Popen(words, cwd="/", env=env, pass_fds=[exit_fd]) as server:
+        os.close(exit_fd)
+        os.close(keep_fd)
+        return server.wait(20)
 
 
 def test_unmounted_by_somebody_else_it_leaves(mounted: Union) -> None:
@@ -287,6 +312,12 @@ def test_any_directory_can_be_named(layers: Union) -> None:
     wait_until_gone(layers)
 
 
+def test_names_may_be_relative(layers: Union) -> None:
+    words = ["-o", "lowerdir=lower0:lower1,upperdir=upper,workdir=./work", "merged"]
+    assert layers.call(fuse, words, {}, str(layers.base)) == (0, "")
+    assert layers.run("cat", "a").stdout == "content"
+
+
 def test_a_layer_may_contain_the_mount_point(layers: Union) -> None:
     (layers.lower[0] / "m").mkdir()
     assert started(layers, "-o", f"lowerdir={layers.lower[0]}", str(layers.lower[0] / "m")) == (0, "")
@@ -324,3 +355,68 @@ def test_the_server_may_have_as_many_files_as_the_machine_lets_it(mounted: Union
     ]
     soft, hard = line.split()[3:5]
     assert soft == hard
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Iterator[Path]:
+    """Layers of an ordinary user in no user namespace, who needs fusermount3."""
+    if not (helper := shutil.which("fusermount3")) or not os.stat(helper).st_mode & stat.S_ISUID:
+        pytest.skip("fusermount3 is not installed, or is not setuid")
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/a").write_text("content")
+    yield tmp_path
+    subprocess.run(["fusermount3", "-u", "-z", "-q", tmp_path / "merged"], capture_output=True)
+
+
+def layers_of(base: Path) -> str:
+    return f"lowerdir={base}/lower,upperdir={base}/upper,workdir={base}/work"
+
+
+def test_outside_of_a_user_namespace_fusermount3_mounts(outside: Path) -> None:
+    assert fuse(["-o", layers_of(outside) + r",nosuid,fsname=a\,b", str(outside / "merged")], {}) == (0, "")
+    assert (outside / "merged/a").read_text() == "content"
+    (line,) = [line for line in mounts().splitlines() if f" {outside}/merged " in line]
+    assert " rw,nosuid,nodev," in line
+    assert " - fuse.union a,b " in line
+    ended = [os.pidfd_open(pid) for pid in processes(str(outside))]
+    subprocess.run(["fusermount3", "-u", outside / "merged"], check=True)
+    for pidfd in ended:
+        assert _ended(pidfd)
+        os.close(pidfd)
+
+
+def test_outside_of_a_user_namespace_a_signal_unmounts(outside: Path) -> None:
+    told_fd, tell_fd = os.pipe()
+    words = [sys.executable, "-m", "fuse", "-f", f"--ready-fd={tell_fd}", "-o", layers_of(outside)]
+    with subprocess.Popen(
+        [*words, str(outside / "merged")], cwd=ROOT, pass_fds=[tell_fd], stderr=subprocess.PIPE
+    ) as server:
+        os.close(tell_fd)
+        with open(told_fd) as told:
+            assert told.read() == "ready\n"
+        server.terminate()
+        assert server.wait(20) == 0
+    assert f" {outside}/merged " not in mounts()
+
+
+@pytest.mark.parametrize(
+    ("options", "place", "says"),
+    [
+        (
+            "lowerdir={base}/lower",
+            "/",
+            "fuse: cannot mount at /: fusermount3: user has no write access to mountpoint /; ",
+        ),
+        (
+            "lowerdir={base}",
+            "{base}/merged",
+            "fuse: mount point {base}/merged is in the layer {base}; mount it elsewhere",
+        ),
+    ],
+)
+def test_outside_of_a_user_namespace_a_refusal_is_one_line(outside: Path, options: str, place: str, says: str) -> None:
+    status, said = fuse(["-o", options.format(base=outside), place.format(base=outside)], {})
+    assert status == 1
+    assert said.startswith(says.format(base=outside))
+    assert said.count("\n") == 1
