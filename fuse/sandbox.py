@@ -46,7 +46,7 @@ settimeofday 164 170, adjtimex 159 171, clock_adjtime 305 266, sethostname 170 1
 ioperm 173 -, modify_ldt 154 -, setuid 105 146, setgid 106 144, setreuid 113 145, setregid 114 143, setresuid 117 147,
 setresgid 119 149, setgroups 116 159, fanotify_init 300 262, vhangup 153 58, uselib 134 -
 """
-_CLONE, _CLONE3 = (56, 220), (435, 435)
+_CLONE, _CLONE3, _SECCOMP = (56, 220), (435, 435), (317, 277)
 
 
 def confine(*, trusted: bool) -> str:
@@ -78,7 +78,7 @@ def _drop_capabilities(keep: tuple[int, ...]) -> None:
 def _filter(machine: str) -> str:
     if machine not in _ARCHITECTURES:
         return f"no system call filter: the numbers of {machine} are not known"
-    syscalls.seccomp_filter(program(machine))
+    syscalls.seccomp_filter(program(machine), _SECCOMP[_ARCHITECTURES[machine][1]])
     return ""
 
 
