@@ -1,0 +1,476 @@
+"""What each operation means: plain calls that raise OSError, on nodes and names.
+
+Whoever asks has been allowed to: the kernel has checked permissions. The calls follow one pattern: find out what is
+there, bring up what is to change, change the upper layer in one step that is whole or not at all, then set the nodes
+and listings right. A file is opened once for each that opens it, and read and written through that descriptor.
+"""
+
+import errno
+import os
+import stat
+from typing import NamedTuple, cast
+
+from fuse import renaming, xattrs
+from fuse.layer import fd_path
+from fuse.node import Directory, Node
+from fuse.tree import UPPER, fail
+from fuse.upper import Upper
+from fuse.whiteout import PREFIX
+
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from fuse.options import MountOptions
+
+_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_AS_IT_IS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_KEPT_FLAGS = os.O_SYNC | os.O_DSYNC | os.O_TRUNC
+_SET_IDS = stat.S_ISUID | stat.S_ISGID
+Told = tuple[Node, os.stat_result]
+
+
+class Caller(NamedTuple):
+    """Whom a file that is made belongs to, as ids on disk; None: whoever serves."""
+
+    uid: int | None
+    gid: int | None
+
+
+class Change(NamedTuple):
+    """What setattr changes; None stays. Times in ns."""
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+
+
+class Listing:
+    """A directory that somebody reads: its names as they were when he began."""
+
+    __slots__ = ("directory", "names")
+
+    def __init__(self, directory: Directory) -> None:
+        self.directory = directory
+        self.names: list[bytes] = []
+
+
+class Union(Upper):
+    """The union that *options* describe. Raises OSError with the name of the directory that cannot be used."""
+
+    def __init__(self, options: "MountOptions") -> None:
+        super().__init__(options)
+        self.options = options
+        self.acl = not options.noacl
+        self.files: dict[int, Node] = {}  # descriptor → what it has open
+        self._listings: dict[int, Listing] = {}
+        self._next_listing = 1
+        self._own = (Caller(os.geteuid(), os.getegid()), Caller(None, None))
+        self._write_only = os.O_RDWR if options.writeback else os.O_WRONLY  # writeback reads what it writes a part of
+
+    def nlink(self, node: Node, st: os.stat_result) -> int:
+        """The number of links to show."""
+        if isinstance(node, Directory):
+            return 1 if len(node.parts) > 1 else st.st_nlink
+        return st.st_nlink + self.unseen.get(node.number, 0) if self.unseen else st.st_nlink
+
+    def readlink(self, node: Node) -> bytes:
+        """Where the symlink *node* leads."""
+        if node.parent is None:
+            raise fail(errno.ESTALE)
+        return os.readlink(node.name, dir_fd=self.dir_fd(node.parent, node.layer))
+
+    # Making
+
+    def create(self, parent: Directory, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, Told]:
+        """A regular file, opened: its descriptor, and what it is. One that is there is opened, unless with O_EXCL."""
+        if self._is_there(parent, name):
+            found = self.lookup(parent, name)
+            if flags & os.O_EXCL or found is None:
+                raise fail(errno.EEXIST)
+            return self.open(found[0], flags), found
+        fds = []
+
+        def make(made: bytes, to_fd: int) -> None:
+            how = _NEW_FILE | self._access(flags) | flags & _KEPT_FLAGS
+            fds.append(os.open(made, how, mode & 0o7777, dir_fd=to_fd))
+
+        told = self._make(parent, name, make, mode, caller)
+        self._opened_file(told[0], fds[0])
+        return fds[0], told
+
+    def mkdir(self, parent: Directory, name: bytes, mode: int, caller: Caller) -> Told:
+        """An empty directory."""
+        node, st = self._make(
+            parent, name, lambda made, to_fd: os.mkdir(made, mode & 0o7777, dir_fd=to_fd), stat.S_IFDIR | mode, caller
+        )
+        if isinstance(node, Directory):
+            node.listing = {}
+        return node, st
+
+    def mknod(self, parent: Directory, name: bytes, mode: int, device: int, caller: Caller) -> Told:
+        """A file of the kind that *mode* tells. A device 0:0 would be a whiteout, and is refused as by the kernel."""
+        if stat.S_ISCHR(mode) and device == 0:
+            raise fail(errno.EPERM)
+        return self._make(parent, name, lambda made, to_fd: os.mknod(made, mode, device, dir_fd=to_fd), mode, caller)
+
+    def symlink(self, parent: Directory, name: bytes, target: bytes, caller: Caller) -> Told:
+        """A symlink to *target*."""
+        return self._make(parent, name, lambda made, to_fd: os.symlink(target, made, dir_fd=to_fd), 0, caller)
+
+    def link(self, node: Node, parent: Directory, name: bytes) -> Told:
+        """One more name for *node*."""
+        self.copy_up(node)
+        if node.parent is None:
+            raise fail(errno.ENOENT)
+        from_fd = self.dir_fd(node.parent, UPPER)
+
+        def make(made: bytes, to_fd: int) -> None:
+            os.link(node.name, made, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
+
+        return self._make(parent, name, make, 0, None)
+
+    def _make(
+        self,
+        parent: Directory,
+        name: bytes,
+        make: "Callable[[bytes, int], None]",
+        mode: int,
+        caller: Caller | None,
+    ) -> Told:
+        """Have *make* make *name* in *parent*, in place, or, where a whiteout is in its place, aside."""
+        self._check_name(name)
+        if self._is_there(parent, name):
+            raise fail(errno.EEXIST)
+        upper_fd = self.upper_fd(parent)
+        aside = self.is_below(parent, name)
+        if not aside:
+            try:
+                make(name, upper_fd)
+            except FileExistsError:
+                if self.find(parent, name) is not None:
+                    raise
+                aside = True  # a whiteout of nothing
+            else:
+                self._give_owner(upper_fd, name, upper_fd, mode, caller)
+        if aside:
+            made = self.stage.name()
+            make(made, self.stage.fd)
+            self._give_owner(self.stage.fd, made, upper_fd, mode, caller)
+            self.settle(made, parent, name, is_directory=stat.S_ISDIR(mode))
+        st = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
+        where = (UPPER,) if stat.S_ISDIR(st.st_mode) else UPPER
+        self.record(parent, name, where)
+        node, st = self.enter(parent, name, where, st)
+        node.lookups += 1
+        return node, st
+
+    def _check_name(self, name: bytes) -> None:
+        self.check_writable()
+        if name.startswith(PREFIX):
+            raise fail(errno.EPERM)  # it would hide something
+
+    def _is_there(self, parent: Directory, name: bytes) -> bool:
+        if parent.listing is None and parent.parts == (UPPER,):
+            return False  # the system will say
+        return self.find(parent, name) is not None
+
+    def _give_owner(self, fd: int, name: bytes, parent_fd: int, mode: int, caller: Caller | None) -> None:
+        """A file just made belongs to *caller*, or to its directory's group where that says so."""
+        if caller is None or (fd == parent_fd and caller in self._own):
+            return
+        above = os.stat(parent_fd)
+        gid = above.st_gid if above.st_mode & stat.S_ISGID else caller.gid
+        uid = caller.uid
+        os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=fd, follow_symlinks=False)
+        if stat.S_ISDIR(mode) and above.st_mode & stat.S_ISGID:
+            os.chmod(name, stat.S_IMODE(mode) | stat.S_ISGID, dir_fd=fd)
+        elif mode & _SET_IDS:
+            os.chmod(name, stat.S_IMODE(mode), dir_fd=fd)
+
+    # Removing
+
+    def unlink(self, parent: Directory, name: bytes) -> None:
+        """Remove a file that is no directory."""
+        self.check_writable()
+        node = self.child(parent, name)
+        st = self.stat(node)
+        self.hide(parent, name)
+        self.gone(node, parent, name, st)
+
+    def rmdir(self, parent: Directory, name: bytes) -> None:
+        """Remove an empty directory."""
+        self.check_writable()
+        node = self.child(parent, name)
+        if not isinstance(node, Directory):
+            raise fail(errno.ENOTDIR)
+        if self.listing(node):
+            raise fail(errno.ENOTEMPTY)
+        st = self.stat(node)
+        self.hide(parent, name, is_directory=True)
+        self.gone(node, parent, name, st)
+
+    def child(self, parent: Directory, name: bytes) -> Node:
+        """The node *name* in *parent*."""
+        node = self.find_child(parent, name)
+        if node is None:
+            raise fail(errno.ENOENT)
+        return node
+
+    def find_child(self, parent: Directory, name: bytes) -> Node | None:
+        """The node *name* in *parent*, if there is one. The kernel knows it, or has just forgotten it."""
+        node = parent.children.get(name)
+        if node is None:
+            found = self.find(parent, name)
+            if found is not None:
+                node, _ = self.enter(parent, name, *found)
+        return node
+
+    def gone(self, node: Node, parent: Directory, name: bytes, st: os.stat_result) -> None:
+        """*node*, of which *st* told before, is not *name* in *parent* any more."""
+        self.record(parent, name, None)
+        parent.children.pop(name, None)
+        if node.layer != UPPER and st.st_nlink > 1 and not node.is_directory:
+            self.unseen[node.number] = self.unseen.get(node.number, 0) - 1
+        node.drop_place(parent, name)
+        if node.parent is None:
+            links = 0 if node.is_directory else max(st.st_nlink - 1, 0)
+            if not links and node.layer == UPPER:
+                self._numbers.drop(st)
+            node.gone = _with_links(st, links)
+            if isinstance(node, Directory):
+                node.listing, node.below = {}, None
+        if node.lookups <= 0:
+            self._release(node)
+
+    def rename(self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int = 0) -> None:
+        """rename(2), with the flags of renameat2(2). See fuse/renaming.py."""
+        self._check_name(new_name)
+        renaming.rename(self, parent, name, new_parent, new_name, flags)
+
+    # Changing
+
+    def setattr(self, node: Node, change: Change, fd: int | None = None) -> os.stat_result:
+        """Change attributes of *node*; what stat(2) says then. *fd* is one that the caller has open."""
+        self.copy_up(node, data=change.size != 0)
+        if fd is None:
+            fd = node.handles[0] if node.parent is None and node.handles else None
+        if fd is None:
+            fd = self._open_for(node, change)
+            try:
+                return self._change(fd, change)
+            finally:
+                os.close(fd)
+        return self._change(fd, change)
+
+    def _open_for(self, node: Node, change: Change) -> int:
+        if node is self.root:
+            return os.dup(self.root.fds[UPPER])
+        if node.parent is None:
+            raise fail(errno.ESTALE)
+        how = _AS_IT_IS if change.size is None else os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(node.name, how, dir_fd=self.dir_fd(node.parent, UPPER))
+
+    @staticmethod
+    def _change(fd: int, change: Change) -> os.stat_result:
+        """Owner before mode: the former takes away the bits for setuid that the latter may give."""
+        path = fd_path(fd)
+        if change.size is not None:
+            os.truncate(path, change.size)
+        if change.uid is not None or change.gid is not None:
+            os.chown(path, -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid)
+        if change.mode is not None:
+            os.chmod(path, stat.S_IMODE(change.mode))
+        if change.atime is not None or change.mtime is not None:
+            st = os.fstat(fd)
+            os.utime(
+                path,
+                ns=(
+                    st.st_atime_ns if change.atime is None else change.atime,
+                    st.st_mtime_ns if change.mtime is None else change.mtime,
+                ),
+            )
+        return os.fstat(fd)
+
+    # Open files
+
+    def open(self, node: Node, flags: int) -> int:
+        """A descriptor through which *node* is read or written; `release` closes it."""
+        writes = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
+        if writes:
+            self.check_writable()
+            if node.layer != UPPER:
+                self.copy_up(node, data=not flags & os.O_TRUNC)
+        how = self._access(flags) | flags & _KEPT_FLAGS | os.O_NONBLOCK | os.O_CLOEXEC
+        if node.parent is not None:
+            fd = self._open_at(node, node.parent, how | os.O_NOFOLLOW)
+        elif node.handles:
+            fd = os.open(fd_path(node.handles[0]), how)
+        else:
+            raise fail(errno.ESTALE)
+        self._opened_file(node, fd)
+        return fd
+
+    def _open_at(self, node: Node, parent: Directory, how: int) -> int:
+        try:
+            return os.open(node.name, how, dir_fd=self.dir_fd(parent, node.layer))
+        except OSError as error:
+            if error.errno != errno.EMFILE:
+                raise
+        self.trim(0)
+        return os.open(node.name, how, dir_fd=self.dir_fd(parent, node.layer))
+
+    def _access(self, flags: int) -> int:
+        how = flags & os.O_ACCMODE
+        return self._write_only if how == os.O_WRONLY else how
+
+    def _opened_file(self, node: Node, fd: int) -> None:
+        self.files[fd] = node
+        if node.handles is None:
+            node.handles = [fd]
+        else:
+            node.handles.append(fd)
+
+    def release(self, fd: int) -> None:
+        """Whoever had it open has closed it."""
+        node = self.files.pop(fd)
+        if node.handles is not None:
+            node.handles.remove(fd)
+        os.close(fd)
+        if not node.lookups:
+            self._release(node)
+
+    @staticmethod
+    def write(fd: int, data: bytes, offset: int) -> int:
+        """Write all of *data*; its length."""
+        done = os.pwrite(fd, data, offset)
+        while done < len(data):
+            done += os.pwrite(fd, memoryview(data)[done:], offset + done)
+        return done
+
+    def fsync(self, fd: int, *, only_data: bool) -> None:
+        """Wait until what was written is on disk."""
+        if self.sync:
+            (os.fdatasync if only_data else os.fsync)(fd)
+
+    # Open directories
+
+    def opendir(self, directory: Directory) -> int:
+        """A number for `readdir`; `releasedir` ends it."""
+        self.trim()
+        number = self._next_listing
+        self._next_listing += 1
+        self._listings[number] = Listing(directory)
+        return number
+
+    def readdir(self, number: int, start: int) -> "Iterator[tuple[bytes, Node, os.stat_result, int]]":
+        """What is in the directory, from *start* on: name, node, stat, and where the next one starts.
+
+        *start* 0 takes the names anew. A name that is gone is passed over; whoever takes an entry counts the lookup.
+        """
+        opened = self._listings[number]
+        directory = opened.directory
+        if start == 0:
+            opened.names = [b".", b"..", *self.listing(directory)]
+        names = opened.names
+        for at in range(start, len(names)):
+            name = names[at]
+            node = directory.children.get(name)
+            if node is not None:
+                yield name, node, self.stat(node), at + 1
+            elif at < 2:
+                node = directory if at == 0 or directory.parent is None else directory.parent
+                yield name, node, self.stat(node), at + 1
+            else:
+                found = self.find(directory, name)
+                if found is not None:
+                    yield (name, *self.enter(directory, name, *found), at + 1)
+
+    def not_told(self, node: Node) -> None:
+        """The kernel had no room for the entry of *node*."""
+        if not node.lookups:
+            self._release(node)
+
+    def releasedir(self, number: int) -> None:
+        """Nobody reads it any more."""
+        self._listings.pop(number, None)
+
+    def fsyncdir(self, number: int) -> None:
+        """Wait until what was done to the directory is on disk."""
+        directory = self._listings[number].directory
+        if not self.sync or directory.layer != UPPER or (directory.parent is None and directory is not self.root):
+            return
+        fd = os.open(fd_path(self.dir_fd(directory, UPPER)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def statfs(self) -> os.statvfs_result:
+        """statvfs(2) of where changes go, or else of the topmost layer."""
+        return os.fstatvfs(self.root.fds[self.root.parts[0]])
+
+    # Extended attributes
+
+    def getxattr(self, node: Node, name: bytes) -> bytes:
+        """The value. Raises OSError (ENODATA) if there is none."""
+        kept = xattrs.stored(name, acl=self.acl)
+        with self._reached(node) as path:
+            return os.getxattr(path, kept)
+
+    def listxattr(self, node: Node) -> list[bytes]:
+        """Their names."""
+        with self._reached(node) as path:
+            return xattrs.shown(map(os.fsencode, os.listxattr(path)), acl=self.acl)
+
+    def setxattr(self, node: Node, name: bytes, value: bytes, flags: int = 0) -> None:
+        """Set one, with the flags of setxattr(2)."""
+        kept = xattrs.stored(name, acl=self.acl)
+        self.copy_up(node)
+        with self._reached(node) as path:
+            os.setxattr(path, kept, value, flags)
+
+    def removexattr(self, node: Node, name: bytes) -> None:
+        """Remove one."""
+        kept = xattrs.stored(name, acl=self.acl)
+        self.check_writable()
+        if node.layer != UPPER:
+            self.getxattr(node, name)  # what is not there is not brought up either
+            self.copy_up(node)
+        with self._reached(node) as path:
+            os.removexattr(path, kept)
+
+    def _reached(self, node: Node) -> "_Reached":
+        if node.handles:
+            return _Reached(node.handles[0], -1)
+        if isinstance(node, Directory) and (node.parent is None or node.layer in node.fds):
+            return _Reached(self.dir_fd(node, node.layer), -1)
+        if node.parent is None:
+            raise fail(errno.ESTALE)
+        fd = os.open(node.name, _AS_IT_IS, dir_fd=self.dir_fd(node.parent, node.layer))
+        return _Reached(fd, fd)
+
+
+class _Reached:
+    """A path to a file by descriptor, good while it is entered."""
+
+    __slots__ = ("_close", "_fd")
+
+    def __init__(self, fd: int, close: int) -> None:
+        self._fd, self._close = fd, close
+
+    def __enter__(self) -> bytes:
+        return fd_path(self._fd)
+
+    def __exit__(self, *_: object) -> None:
+        if self._close >= 0:
+            os.close(self._close)
+
+
+def _with_links(st: os.stat_result, links: int) -> os.stat_result:
+    """*st* with the number of *links*; os.stat_result cannot be changed."""
+    _, (values, rest) = cast("tuple[object, tuple[tuple[int, ...], dict[str, object]]]", st.__reduce__())
+    return os.stat_result((*values[:3], links, *values[4:]), rest)
