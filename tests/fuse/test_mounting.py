@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.linux.mounts import mount
 from tests.support.fuse import ROOT, Union, escape, union
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fuse]
@@ -310,6 +311,28 @@ def test_any_directory_can_be_named(layers: Union) -> None:
     assert layers.call(os.listdir, str(odd)) == ["here"]
     layers.call(unmount, str(odd))
     wait_until_gone(layers)
+
+
+def test_a_mount_that_somebody_else_made_is_served_until_he_takes_it_off(layers: Union) -> None:
+    assert layers.call(serve_given, layers.options(), layers.at()) == ("content", 0)
+    assert not layers.mounted()
+    assert processes(str(layers.base)) == []
+
+
+def serve_given(options: str, place: str) -> tuple[str, int]:
+    """What a file in it has, and the status of the server at the end."""
+    device = os.open("/dev/fuse", os.O_RDWR)
+    ready_fd, tell_fd = os.pipe()
+    mount("union", place, "fuse.union", 0, f"fd={device},rootmode=40000,user_id=0,group_id=0,default_permissions")
+    words = [sys.executable, "-m", "fuse", "-f", f"--ready-fd={tell_fd}", "-o", options, f"/dev/fd/{device}"]
+    with subprocess.Popen(words, cwd=ROOT, pass_fds=[device, tell_fd]) as server:
+        os.close(device)
+        os.close(tell_fd)
+        with open(ready_fd) as told:
+            assert told.read() == "ready\n"
+        content = Path(place, "a").read_text()
+        unmount(place)
+        return content, server.wait(20)
 
 
 def test_names_may_be_relative(layers: Union) -> None:
