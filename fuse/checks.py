@@ -106,14 +106,10 @@ def hold(work: bytes) -> int:
     return fd
 
 
-def check_apart(options: MountOptions, mountpoint: bytes) -> None:
-    """Raise UnionError if a layer contains *mountpoint*: whoever serves it would wait for himself there."""
-    for path in filter(None, (*options.lower, options.upper, options.work)):
-        if inside(mountpoint, path):
-            raise UnionError(
-                f"mount point {shown(mountpoint)} is in the layer {shown(path)}",
-                hint="mount it elsewhere, or as root of a user namespace: unshare --user --map-root-user --mount",
-            )
+def find_layer_around(options: MountOptions, mountpoint: bytes) -> bytes | None:
+    """The layer that contains *mountpoint*, if one does: whoever serves it would wait for himself there."""
+    layers = filter(None, (*options.lower, options.upper, options.work))
+    return next((layer for layer in layers if inside(mountpoint, layer)), None)
 
 
 def inside(path: bytes, directory: bytes) -> bool:

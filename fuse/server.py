@@ -74,11 +74,15 @@ def _follow(supervisor: int) -> None:
 
 
 def _leave_the_mount(command: Command) -> None:
-    """A mount namespace in which the mount point stays what it is: see fuse/supervisor.py.
+    """A mount namespace in which the mount point stays what it is, where a layer contains it: see fuse/supervisor.py.
 
-    What the machine mounts and unmounts is still to arrive (homes are, on demand), which it does in slaves. Mounts that
-    are not slaves of the machine's but peers of those where we mount would get our own: they are made private.
+    Only there, because a namespace keeps every mount that it has a copy of, after others have unmounted it. What the
+    machine mounts and unmounts is still to arrive (homes are, on demand), which it does in slaves. Mounts that are
+    not slaves of the machine's but peers of those where we mount would get our own: they are made private.
     """
+    layer = None if command.mounted_fd >= 0 else checks.find_layer_around(command.options, command.mountpoint)
+    if layer is None:
+        return
     with open("/proc/self/mountinfo", "rb") as file:
         kind = syscalls.MS_PRIVATE if b" shared:" in file.read() else syscalls.MS_SLAVE
     try:
@@ -87,9 +91,10 @@ def _leave_the_mount(command: Command) -> None:
     except OSError as error:
         if error.errno != errno.EPERM:
             raise
-        if command.mounted_fd >= 0:
-            return  # nor can it be below a layer of ours
-        checks.check_apart(command.options, command.mountpoint)
+        raise UnionError(
+            f"mount point {checks.shown(command.mountpoint)} is in the layer {checks.shown(layer)}",
+            hint="mount it elsewhere, or as root of a user namespace: unshare --user --map-root-user --mount",
+        ) from error
 
 
 def _load() -> "tuple[ModuleType, ModuleType]":

@@ -4,8 +4,8 @@
     server                     ─▶ opens the layers, "loaded"           ─▶ gives up privileges, serves …
 
 The server is one thread that sleeps in read(2), so it could not look at signals or at --exit-fd as well, and would wait
-for itself if it unmounted while a request of that is still to be served. It has a mount namespace of its own where it
-may, made before the mount: so it never comes upon its own file system below one of its layers (`/` may be one), where
+for itself if it unmounted while a request of that is still to be served. Where a layer contains the mount point (`/`
+does), it has a mount namespace of its own, made before the mount: it must not come upon its own file system there, for
 each access would be a request to itself. The supervisor is small, touches no file of a container, and sees to it that a
 mount whose server has died does not stay.
 

@@ -341,6 +341,16 @@ def test_names_may_be_relative(layers: Union) -> None:
     assert layers.run("cat", "a").stdout == "content"
 
 
+def test_another_union_keeps_none_from_being_unmounted(mounted: Union) -> None:
+    other = str(mounted.base / "other")
+    mounted.call(os.mkdir, other)
+    assert started(mounted, "-o", f"lowerdir={mounted.lower[0]}", other) == (0, "")
+    mounted.unmount()
+    assert mounted.call(os.listdir, other) == ["a"]
+    mounted.call(unmount, other)
+    wait_until_gone(mounted)
+
+
 def test_a_layer_may_contain_the_mount_point(layers: Union) -> None:
     (layers.lower[0] / "m").mkdir()
     assert started(layers, "-o", f"lowerdir={layers.lower[0]}", str(layers.lower[0] / "m")) == (0, "")
