@@ -103,7 +103,9 @@ def _names(given: list[str]) -> list[str]:
 
 def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]:
     if not record["image_id"]:
-        return host_image.mounts(record["host_mounts"], directory)
+        if record["host_mounts"]:
+            return host_image.mounts(record["host_mounts"], directory)
+        return [storage.root_mount(storage.FUSE, ["/"], directory)]  # the kernel does not take it
     lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
     empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
     return [storage.root_mount(engine.storage_driver, lowers or [empty], directory)]

@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import attachment, host_image, network_options
+from rootless.engine import attachment, host_image, network_options, storage
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
 from rootless.engine.names import random_id, random_name
@@ -85,11 +85,13 @@ def _create(
             held.enter_context(engine.layout.lock("volumes"))
         for mount in planned:
             record["mounts"].append(_make_mount(engine, mount))
-        if image is None:
+        if image is None and engine.storage_driver == storage.OVERLAY:
             record["host_mounts"] = host_image.prepare(staged)
         else:
             for directory in ("upper", "work", "rootfs"):
                 files.make_directory(os.path.join(staged, directory), 0o755)
+            if image is None:
+                host_image.hide(os.path.join(staged, "upper"))
         _make_name_files(staged, record)
         if options.cidfile:
             _write_cidfile(options.cidfile, container_id)

@@ -31,6 +31,8 @@ def _trees(engine: Engine, record: Record) -> list[tuple[str, list[str], str]]:
     directory = engine.containers.directory(record["id"])
     if record["image_id"]:
         return [(f"{directory}/upper", [engine.layers.diff(c) for c in reversed(record["layers"])], "")]
+    if not record["host_mounts"]:
+        return [(f"{directory}/upper", ["/"], "")]
     return [(f"{directory}/host/{o['number']}/upper", [o["path"]], o["path"]) for o in record["host_mounts"]]
 
 

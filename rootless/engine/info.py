@@ -18,7 +18,8 @@ from rootless.engine.context import Engine
 from rootless.engine.listing import list_containers
 from rootless.engine.storage import Obstacle
 from rootless.errors import HostUnsupported
-from rootless.linux import files, mounts
+from rootless.linux import files
+from rootless.linux.mount_table import Mounted, mount_table
 from rootless.runtime import user_namespace
 from rootless.runtime.jsonlog import now
 from rootless.spec.platform import host_platform
@@ -282,20 +283,6 @@ def _delegated(tree: str) -> tuple[str, ...]:
             with open(f"{directory}/cgroup.controllers", encoding="ascii") as file:
                 return tuple(file.read().split())
     return ()
-
-
-class Mounted(NamedTuple):
-    """A line of proc_pid_mountinfo(5)."""
-
-    point: str
-    fstype: str
-
-
-def mount_table() -> list[Mounted]:
-    """What is mounted where, in the order of mounting."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        types = [line.partition(" - ")[2].split(" ", 1)[0] for line in file]
-    return [Mounted(point, fstype) for point, fstype in zip(mounts.mount_points(), types, strict=False)]
 
 
 def filesystem_of(path: str) -> str:

@@ -134,11 +134,11 @@ def remount_bind(path: str, flags: int) -> None:
 def mount_points() -> list[str]:
     """Where something is mounted in this namespace, in the order of mounting. proc_pid_mountinfo(5)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        return [_unescape(line.split(" ", 5)[4]) for line in file]
+        return [unescape(line.split(" ", 5)[4]) for line in file]
 
 
-def _unescape(field: str) -> str:
-    r"""Space, tab, newline and backslash stand in mountinfo as \040 and the like."""
+def unescape(field: str) -> str:
+    r"""A path of mountinfo as it is: space, tab, newline and backslash stand in mountinfo as \040 and the like."""
     if "\\" not in field:
         return field
     for octal, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):

@@ -148,7 +148,7 @@ class Monitor:
             if self.attachment:
                 self.attachment.process_ended(pid)
             if self.union and self.union.process_ended(pid):
-                self._drained_if_all_is_in()
+                self._union_ended(code)
 
     # Starting and ending
 
@@ -241,6 +241,14 @@ class Monitor:
         """Whether or not the init has ended, its output is read, and its root's server has written everything."""
         if self.exit_status is not None and not self.outputs and not (self.union and self.union.is_running):
             self._drained()
+
+    def _union_ended(self, code: int) -> None:
+        """The server of the root has left: with the mount, as it should, or it died."""
+        if code and self.running:
+            error = f"the container has lost its files: the process that serves them has died, status {code}"
+            self.warn(error)
+            self.record(error=error)
+        self._drained_if_all_is_in()
 
     def _drained(self) -> None:
         """The init has ended and its output is in: record it, and decide what comes next."""

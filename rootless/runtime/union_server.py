@@ -94,7 +94,9 @@ class UnionServer:
             processes.close_from(len(wanted))
             processes.default_signals()
             for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)  # of a logout or a shutdown: the container needs files to end with
+                signal.signal(
+                    number, signal.SIG_IGN
+                )  # of a logout or a shutdown: the container needs files to end with
             signal.pthread_sigmask(signal.SIG_SETMASK, [])
             given = ["-f", "--ready-fd", str(_READY_FD), "--exit-fd", str(_EXIT_FD), f"/dev/fd/{_FUSE_FD}"]
             os.execve(self._argv[0], [*self._argv, *given], {})

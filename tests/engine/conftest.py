@@ -1,6 +1,7 @@
 """An installation with busybox, for the tests of containers; what a test makes goes with it.
 
-Its containers have no network unless a test asks for one: most tests are about something else.
+Its containers have no network unless a test asks for one: most tests are about something else. The modules that are
+about the files of containers, and how they live, run with both storage drivers.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,13 +11,28 @@ import pytest
 from tests.support.account import installation
 from tests.support.containers import Box
 
+_ON_BOTH_DRIVERS = ("test_diff", "test_lifecycle", "test_run", "test_volumes_in_containers")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Of the modules above, each test that has a box has one of either driver."""
+    if "storage_driver" in metafunc.fixturenames and metafunc.module.__name__.split(".")[-1] in _ON_BOTH_DRIVERS:
+        drivers = ("overlay", pytest.param("fuse", marks=pytest.mark.fuse))
+        metafunc.parametrize("storage_driver", drivers, scope="session")
+
 
 @pytest.fixture(scope="session")
-def shared_box(image: Callable[[str], str]) -> Iterator[Box]:
+def storage_driver() -> str:
+    """How the containers of the box get their root."""
+    return "overlay"
+
+
+@pytest.fixture(scope="session")
+def shared_box(image: Callable[[str], str], storage_driver: str) -> Iterator[Box]:
     with installation() as installed:
         configuration = installed.home / ".config/rootless/config.toml"
         configuration.parent.mkdir(parents=True)
-        configuration.write_text('[run]\nnetwork = "none"\n')
+        configuration.write_text(f'[storage]\ndriver = "{storage_driver}"\n[run]\nnetwork = "none"\n')
         box = Box(installed, image("busybox"))
         box("pull", "-q", box.image)
         box("volume", "rm", box("volume", "create").stdout.strip())  # files of locks stay: no test shall miss them

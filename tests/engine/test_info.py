@@ -10,8 +10,9 @@ import pytest
 
 from rootless.engine import info as machine
 from rootless.engine import info_network
-from rootless.engine.info import Cgroups, Mounted, Probe
+from rootless.engine.info import Cgroups, Probe
 from rootless.errors import HostUnsupported, RootlessError
+from rootless.linux.mount_table import Mounted, mount_table
 from tests.support.account import Installation
 from tests.support.store import OutsideEngine, Store
 
@@ -150,8 +151,8 @@ def test_the_file_system_of_a_path_is_that_of_the_nearest_mount(
 
 
 def test_the_mount_table_is_that_of_the_machine() -> None:
-    assert machine.mount_table()[0].fstype
-    assert Mounted("/proc", "proc") in machine.mount_table()
+    assert mount_table()[0].fstype
+    assert Mounted("/proc", "proc") in mount_table()
 
 
 def test_version_has_the_keys_that_scripts_read() -> None:

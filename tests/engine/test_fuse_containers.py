@@ -1,0 +1,146 @@
+"""Containers whose files a process of ours serves: what it can be seen of, and what becomes of them when it dies."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support.account import command_line, wait_until
+from tests.support.containers import Box, is_alive, parent
+
+pytestmark = [pytest.mark.kernel, pytest.mark.fuse]
+FUSE = ("--storage-driver", "fuse")
+
+
+def servers(box: Box, monitor: int) -> list[int]:
+    """The processes that serve the root of the container under *monitor*."""
+    found = box.installed.processes()
+    first = [pid for pid, line in found.items() if "fuse.__main__" in line and parent(pid) == monitor]
+    return first + [pid for pid in found if parent(pid) in first]
+
+
+def start(box: Box, script: str, *options: str) -> str:
+    return box(*FUSE, "run", "-d", *options, box.image, "sh", "-c", script).stdout.strip()
+
+
+def test_a_container_has_its_root_by_fuse(box: Box) -> None:
+    done = box(*FUSE, "run", "--rm", box.image, "sh", "-c", "echo x >/x; cat /x; grep ' / ' /proc/self/mounts")
+    content, mounted = done.stdout.splitlines()
+    assert content == "x"
+    assert mounted.split()[2].startswith("fuse")
+
+
+def test_nothing_is_left_of_it(box: Box) -> None:
+    with box.installed.no_leaks():
+        box(*FUSE, "run", "--rm", box.image, "true")
+
+
+def test_what_was_written_is_in_the_upper_directory_when_it_has_ended(box: Box) -> None:
+    name = start(box, "dd if=/dev/zero of=/big bs=1M count=8; rm /etc/passwd; sync")
+    box("wait", name)
+    assert (box.store / "containers" / name / "upper/big").stat().st_size == 8 << 20
+    assert {"A /big", "D /etc/passwd"} <= set(box("diff", name).stdout.splitlines())
+
+
+def test_either_driver_goes_on_with_what_the_other_wrote(box: Box) -> None:
+    script = "cat /marks 2>/dev/null; echo x >>/marks; ls /etc/passwd && rm /etc/passwd; true"
+    name = start(box, script)
+    box("wait", name)
+    for driver in ("overlay", "fuse"):
+        done = box("--storage-driver", driver, "start", "-a", name, check=False)
+        assert "/etc/passwd\n" not in done.stdout
+    assert box.logs(name).count("x\n") == 3  # none, one, two
+
+
+def test_the_server_cannot_be_seen_inside_and_shows_nothing(box: Box) -> None:
+    name = start(box, "sleep 1000")
+    found = servers(box, box.monitor(name))
+    assert len(found) == 2
+    inside = box("exec", name, "sh", "-c", "cat /proc/[0-9]*/cmdline").stdout
+    assert "fuse" not in inside
+    assert command_line(Path("/proc/self")) not in inside
+    for pid in found:
+        with pytest.raises(PermissionError):
+            os.listdir(f"/proc/{pid}/fd")
+        with pytest.raises(PermissionError):
+            os.readlink(f"/proc/{pid}/ns/mnt")
+
+
+def test_of_the_mount_nobody_outside_knows(box: Box) -> None:
+    name = start(box, "sleep 1000")
+    assert name not in Path("/proc/self/mounts").read_text()
+    for pid in (box.monitor(name), *box.installed.processes()):
+        try:
+            mounted = Path(f"/proc/{pid}/mounts").read_text()
+        except OSError:
+            continue  # hides it, or has ended
+        assert not any(name in line and " fuse" in line for line in mounted.splitlines())
+
+
+def test_a_container_whose_server_dies_gets_an_error_and_can_be_stopped_and_removed(box: Box) -> None:  # M02
+    script = "trap 'exit 7' TERM; echo up; while :; do echo x >/file || echo lost; sleep 0.1; done"
+    name = start(box, script)
+    assert box.says(name, "up")
+    for pid in servers(box, box.monitor(name)):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: "has died" in box.state(name)["Error"])
+    assert box.state(name)["Running"]
+    assert wait_until(lambda: "lost" in box.logs(name))
+    box("stop", "-t", "1", name)
+    assert not box.state(name)["Running"]
+    box(*FUSE, "start", name)
+    assert box.state(name)["Running"]
+    box("rm", "-f", name)
+
+
+def test_a_container_in_whose_files_everything_hangs_can_be_killed(box: Box) -> None:
+    name = start(box, "echo up; while :; do echo x >/file; done")
+    assert box.says(name, "up")
+    for pid in servers(box, box.monitor(name)):
+        os.kill(pid, signal.SIGSTOP)
+    box("kill", name)
+    assert wait_until(lambda: not box.recorded(name)["pid"])
+    box("rm", "-f", name)
+
+
+def test_the_server_ends_with_the_monitor(box: Box) -> None:
+    name = start(box, "sleep 1000")
+    monitor = box.monitor(name)
+    found = servers(box, monitor)
+    assert found
+    os.kill(monitor, signal.SIGKILL)
+    assert wait_until(lambda: not any(map(is_alive, found)))
+    box(*FUSE, "start", name)
+    assert box.state(name)["Running"]
+
+
+def test_a_restart_by_policy_has_a_server_of_its_own(box: Box) -> None:
+    name = start(box, "cat /count; echo x >>/count; exit 1", "--restart", "on-failure:2")
+    box("wait", name)
+    assert wait_until(lambda: box.state(name)["RestartCount"] == 2 and not box.state(name)["Running"])
+    assert box.logs(name) == "x\n" + "x\nx\n"
+
+
+def test_a_server_that_cannot_start_is_the_error_of_the_run(box: Box) -> None:
+    name = box(*FUSE, "create", box.image, "true").stdout.strip()
+    (box.store / "containers" / name / "work/foreign").write_text("")
+    done = box(*FUSE, "start", name, check=False)
+    assert done.returncode != 0
+    assert "root cannot be mounted: workdir" in done.stderr
+    assert "foreign" in done.stderr
+
+
+def test_the_machine_itself_is_one_layer(box: Box) -> None:
+    script = "ls /usr/bin/env /etc/passwd; ls -A /dev/shm /tmp; echo x >/usr/new; rm -r /proc/1 2>/dev/null; ls /run"
+    name = box(*FUSE, "run", "-d", "host", "sh", "-c", script).stdout.strip()
+    box("wait", name)
+    assert box.logs(name).split() == ["/etc/passwd", "/usr/bin/env", "/dev/shm:", "/tmp:"]
+    assert not os.path.exists("/usr/new")
+    assert "A /usr/new" in box("diff", name).stdout
+
+
+def test_info_says_which_and_why(box: Box) -> None:
+    lines = box(*FUSE, "info").stdout.splitlines()
+    assert " Storage Driver: fuse" in lines
+    assert "  Chosen: by --storage-driver or config.toml" in lines
