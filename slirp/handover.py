@@ -233,7 +233,6 @@ class Handover:
             flow.outer = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
             if self._services.crowded(flow.outer.fileno()):
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            prepare(flow.outer)
             target = (unpacked(flow.address), flow.route.port)
             code = flow.outer.connect_ex(target)
             if code == errno.EINPROGRESS:
@@ -344,6 +343,7 @@ class Handover:
             return
         self._no_longer_half_open(flow)
         flow.packet, flow.vnet = None, b""
+        prepare(flow.outer)  # while the container does its part of the handshake
         flow.relay = Relay(self._services.loop, inner, flow.outer, lambda _: self._end(flow), self._pipes)
 
     # The table

@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 _EVENTS_AT_ONCE = 256
 _TRACEBACKS_PER_MINUTE = 10
+_SOMETIME = 0.005  # seconds
 
 
 class Timer:
@@ -35,12 +36,17 @@ class Timer:
 class Loop:
     """Descriptors and their handlers, timers, and the time of the round."""
 
-    __slots__ = ("_epoll", "_handlers", "_stopped", "_time", "_timers", "_told", "errors", "report")
+    __slots__ = (
+        *("_epoll", "_gone", "_handlers", "_patient", "_stopped", "_time", "_timers", "_told"),
+        *("errors", "report"),
+    )
 
     def __init__(self, report: Callable[[str], None] | None = None) -> None:
         self._epoll = select.epoll()
         self._handlers: dict[int, Callable[[int], None]] = {}
+        self._gone: set[int] = set()  # in this round: its events are not those of who has the number by now
         self._timers: list[Timer] = []
+        self._patient: list[Callable[[], None]] = []
         self._time = time.monotonic()
         self._stopped = False
         self._told: list[float] = []
@@ -58,6 +64,7 @@ class Loop:
     def unwatch(self, fd: int) -> None:
         """No longer; to be called before *fd* is closed. Nothing happens where it is not watched."""
         if self._handlers.pop(fd, None) is not None:
+            self._gone.add(fd)
             self._epoll.unregister(fd)
 
     def later(self, seconds: float, action: Callable[[], None]) -> Timer:
@@ -65,6 +72,12 @@ class Loop:
         timer = Timer(self._time + seconds, action)
         heapq.heappush(self._timers, timer)
         return timer
+
+    def sometime(self, action: Callable[[], None]) -> None:
+        """Do *action* within some milliseconds, together with others that can wait: it costs no wake-up of its own."""
+        self._patient.append(action)
+        if len(self._patient) == 1:
+            self.later(_SOMETIME, self._run_patient)
 
     def now(self) -> float:
         """Seconds of the monotonic clock at the beginning of this round."""
@@ -90,21 +103,24 @@ class Loop:
         except InterruptedError:
             events = []
         self._time = time.monotonic()
+        self._gone.clear()
         for fd, event in events:
             handler = self._handlers.get(fd)
-            if handler is not None:  # an earlier handler of this round may have closed it
+            if handler is not None and fd not in self._gone:  # an earlier handler of this round may have closed it
                 try:
                     handler(event)
                 except Exception:
                     self._failed(fd)
-        self._run_timers()
+        if self._timers and self._timers[0].when <= self._time:
+            self._run_timers()
 
     def _wait(self) -> float:
         while self._timers and self._timers[0].action is None:
             heapq.heappop(self._timers)
         if not self._timers:
             return -1
-        return max(0.0, self._timers[0].when - time.monotonic())
+        wait = self._timers[0].when - time.monotonic()
+        return wait if wait > 0 else 0
 
     def _run_timers(self) -> None:
         now = self._time
@@ -119,6 +135,14 @@ class Loop:
             if self._timers and self._timers[0].when == now:
                 # A timer of 0 seconds that sets itself again would keep the descriptors waiting.
                 break
+
+    def _run_patient(self) -> None:
+        patient, self._patient = self._patient, []
+        for action in patient:
+            try:
+                action()
+            except Exception:
+                self._failed(-1)
 
     def _failed(self, fd: int) -> None:
         self.errors += 1

@@ -15,6 +15,7 @@ would otherwise be a way out of its own.
 import time
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from slirp.egress import Rules, canonical, parse_block, parse_rules
@@ -69,6 +70,7 @@ class _Denial:
         self.told = float("-inf")
 
 
+@lru_cache(maxsize=1024)
 def forbidden(address: bytes) -> bool:
     """Whether no container may ever reach *address*, by itself or wrapped into IPv6."""
     if any(block.holds(address) for block in _FORBIDDEN):

@@ -1,11 +1,13 @@
 """Two connected sockets as one connection: splice(2) carries the bytes, Python only says from where to where.
 
-Each direction goes source socket → pipe → sink socket, page by page without a copy. Events come by edge: each says
-what has become possible, and a direction is then pumped until the kernel says EAGAIN or it has had its turn; whoever
-has more to do stands behind the others. A pipe is borrowed while bytes are under way and given back when it is empty,
-so that an idle connection costs two descriptors and nothing else. What may be lent is counted in pages, since the
-kernel counts all pipes of the user together (pipe-user-pages-soft, pipe(7)). Where there is no pipe left, because many
-sinks do not read, bytes are peeked at, sent, and only those that were taken are consumed: slower, but nothing is held.
+Each direction goes source socket → pipe → sink socket, page by page without a copy. Events come by edge: each says what
+has become possible, and a direction is then pumped until the kernel says EAGAIN or it has had its turn; whoever has
+more to do stands behind the others. What is shorter than a page, as questions and answers are, is read and sent
+instead: two system calls where splicing takes four. A pipe is borrowed while bytes are under way and given back when it
+is empty, so that an idle connection costs two descriptors and nothing else. What may be lent is counted in pages, since
+the kernel counts all pipes of the user together (pipe-user-pages-soft, pipe(7)). Where there is no pipe left, because
+many sinks do not read, bytes are peeked at, sent, and only those that were taken are consumed: slower, but nothing is
+held.
 
 What one end does, the other sees: the end of a stream is shut down on the far side once the last byte has passed, and a
 reset becomes a reset. Urgent data stays in line; splice(2) does not get past it, so from there on bytes are copied.
@@ -23,7 +25,8 @@ TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
     from slirp.loop import Loop
 
-EVENTS = select.EPOLLIN | select.EPOLLPRI | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+READING = select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLET
+BOTH = READING | select.EPOLLOUT  # for a socket that has once taken less than there was
 _LAST = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR  # after which nothing more comes
 _INWARD = select.EPOLLIN | select.EPOLLPRI | _LAST
 _OUTWARD = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
@@ -35,7 +38,6 @@ CHUNK = 1 << 20  # bytes that one splice may move
 TURN = 4 << 20  # bytes, or
 ROUNDS = 16  # times through the pipe, before others have their turn
 _PEEK = 64 << 10
-_LEAVE = 0.001  # seconds until what has ended is closed: a client's next connection is more urgent
 _SPLICE_F_MOVE, _SPLICE_F_NONBLOCK = 1, 2
 _FLAGS = _SPLICE_F_MOVE | _SPLICE_F_NONBLOCK
 _F_SETPIPE_SZ = 1031
@@ -114,17 +116,25 @@ def available_pages(default: int = 16384) -> int:
 class Direction:
     """One way through a relay."""
 
-    __slots__ = ("copied", "ending", "held", "moved", "over", "pipe", "readable", "shut", "sink", "source", "writable")
+    __slots__ = (
+        *("armed", "brief", "copied", "ended", "ending", "held", "moved", "over", "pipe", "readable", "rest"),
+        *("shut", "sink", "source", "to", "writable"),
+    )
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
         self.source = source.fileno()
         self.sink = sink.fileno()
+        self.to = sink
         self.pipe: Pipe | None = None
         self.held = 0  # bytes in the pipe
+        self.brief = True  # what there was last was short
+        self.rest = b""  # of that, what the sink did not take; a page at most
         self.moved = 0  # bytes that the sink has taken
         self.readable = False
         self.writable = True
+        self.armed = False  # its edges of becoming writable are heard of
         self.ending = False  # the source will say no more than it has
+        self.ended = False  # for it has said so, by its last byte
         self.over = False  # and that has been read
         self.shut = False  # and the sink knows
         self.copied = False  # there has been urgent data
@@ -155,8 +165,8 @@ class Relay:
         self._in = Direction(outer, inner)
         self._again = False
         self._leaving = False
-        loop.watch(inner.fileno(), EVENTS, self._inner_event)
-        loop.watch(outer.fileno(), EVENTS, self._outer_event)
+        loop.watch(self._out.source, READING, self._inner_event)
+        loop.watch(self._in.source, READING, self._outer_event)
 
     @property
     def sent(self) -> int:
@@ -193,21 +203,23 @@ class Relay:
         if events & _INWARD:
             reads.readable = True
             if events & select.EPOLLPRI:
-                reads.copied = True
+                reads.copied, reads.brief = True, False
             if events & _LAST:
                 reads.ending = True
+                reads.ended |= not events & select.EPOLLERR  # a reset is an error, and shuts down as well
                 if events & select.EPOLLERR and reads.over and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     self.abort()  # nobody reads there any more who would be told
                     return
         if events & _OUTWARD:
             writes.writable = True
-        if reads.readable or writes.held:
-            self._pump()
+        self._pump()
 
     def _pump(self) -> None:
         try:
-            more = self._move(self._out)
-            more |= self._move(self._in)
+            more = False
+            for way in (self._out, self._in):
+                if way.held or way.rest or (way.readable and not way.over):
+                    more |= self._move(way)
         except OSError as error:
             if error.errno not in _ENDS:
                 self.abort()
@@ -217,7 +229,7 @@ class Relay:
         if self._out.shut and self._in.shut:
             if not self._leaving:
                 self._leaving = True
-                self._loop.later(_LEAVE, self.close)
+                self._loop.sometime(self.close)  # a client's next connection is more urgent
         elif more and not self._again:
             self._again = True
             self._loop.later(0, self._next_turn)
@@ -229,6 +241,8 @@ class Relay:
 
     def _move(self, way: Direction) -> bool:
         """Move what can be moved; whether there may be more than its turn allows. Raises OSError: the end of it."""
+        if (way.rest or (way.brief and not way.held)) and not self._move_briefly(way):
+            return False
         if not way.held and (not way.readable or way.over):
             return False
         if way.pipe is None:
@@ -236,13 +250,60 @@ class Relay:
                 way.pipe = self._pipes.take(way.moved > LARGE_FROM)
             if way.pipe is None:
                 return self._copy(way)
+        limit = way.moved + PAGE
         more = self._splice(way, way.pipe)
         if not way.held:
             self._pipes.give_back(way.pipe)
             way.pipe = None
+            way.brief = way.moved < limit and not way.copied
             if way.over and not way.shut:
                 self._shut(way)
         return more
+
+    def _move_briefly(self, way: Direction) -> bool:
+        """By read(2) and send(2), which is cheaper for what is short; whether there is more than that."""
+        while way.writable and (way.rest or (way.brief and way.readable and not way.over)):
+            data = way.rest or self._read(way)
+            if data:
+                taken = self._send(way, data)
+                way.moved += taken
+                way.rest = data[taken:]
+        if way.over and not way.rest and not way.shut:
+            self._shut(way)
+        return not (way.brief or way.rest)
+
+    def _read(self, way: Direction) -> bytes:
+        try:
+            data = os.read(way.source, PAGE)
+        except BlockingIOError:
+            way.readable = False
+            return b""
+        way.brief = len(data) < PAGE
+        if not data:
+            way.over = True
+        elif way.brief:
+            # That was all: what comes later is an edge again (epoll(7)), also where urgent data has stopped us. After
+            # the event that told of the end, nothing comes later. An error is found only by another read.
+            way.over = way.ended
+            way.readable = way.ending
+        return data
+
+    def _send(self, way: Direction, data: bytes) -> int:
+        try:
+            taken = way.to.send(data, socket.MSG_MORE if way.over else 0)  # the end travels with the last bytes
+        except BlockingIOError:
+            taken = 0
+        if taken < len(data):
+            self._full(way)
+        return taken
+
+    def _full(self, way: Direction) -> None:
+        """The sink takes no more: hear of it when it does."""
+        way.writable = False
+        if not way.armed:
+            way.armed = True
+            handler = self._outer_event if way is self._out else self._inner_event
+            self._loop.watch(way.sink, BOTH, handler)  # an edge at once, if it does by now
 
     def _splice(self, way: Direction, pipe: Pipe) -> bool:
         limit = way.moved + TURN
@@ -265,7 +326,7 @@ class Relay:
             try:
                 taken = os.splice(pipe.read_fd, way.sink, way.held, flags=_FLAGS)
             except BlockingIOError:
-                way.writable = False
+                self._full(way)
                 return False
             way.held -= taken
             way.moved += taken
@@ -290,7 +351,7 @@ class Relay:
             try:
                 taken = sink.send(room[:length])
             except BlockingIOError:
-                way.writable = False
+                self._full(way)
                 return False
             source.recv_into(room, taken)
             way.moved += taken
@@ -298,7 +359,11 @@ class Relay:
 
     def _shut(self, way: Direction) -> None:
         way.shut = True
-        (self.outer if way is self._out else self.inner).shutdown(socket.SHUT_WR)
+        if self._out.shut and self._in.shut:  # it has nothing more to say either: close(2) tells it the same
+            self._loop.unwatch(way.sink)
+            way.to.close()
+        else:
+            way.to.shutdown(socket.SHUT_WR)
 
     def _finish(self, *, reset_inner: bool, reset_outer: bool) -> None:
         on_end, self._on_end = self._on_end, None

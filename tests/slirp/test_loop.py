@@ -83,3 +83,39 @@ def test_a_timer_of_no_seconds_that_sets_itself_again_lets_descriptors_through()
     loop.unwatch(r)
     os.close(r)
     os.close(w)
+
+
+def test_who_gets_the_number_of_a_closed_descriptor_does_not_get_its_events() -> None:
+    loop, seen = Loop(), []
+    pairs = [socket.socketpair() for _ in range(2)]
+    others = socket.socketpair()
+
+    def replace(_: int) -> None:
+        """Whoever of the two is first puts another socket in the place of the second."""
+        number = pairs[0][0].fileno() if seen else pairs[1][0].fileno()
+        seen.append("first")
+        loop.unwatch(pairs[0][0].fileno())
+        loop.unwatch(pairs[1][0].fileno())
+        os.dup2(others[0].fileno(), number)
+        loop.watch(number, select.EPOLLIN, lambda _: seen.append("not its own"))
+
+    for mine, peer in pairs:
+        loop.watch(mine.fileno(), select.EPOLLIN, replace)
+        peer.send(b"x")
+    loop.turn(0)
+    loop.turn(0)
+    assert seen == ["first"]
+    for sock in (*pairs[0], *pairs[1], *others):
+        sock.close()
+
+
+def test_what_can_wait_is_done_soon_and_an_error_of_one_is_not_the_others() -> None:
+    told: list[str] = []
+    loop, done = Loop(told.append), []
+    loop.sometime(lambda: done.append(1))
+    loop.sometime(lambda: os.close(-1))
+    loop.sometime(lambda: done.append(2))
+    loop.turn(1)
+    assert (done, loop.errors) == ([1, 2], 1)
+    loop.sometime(loop.stop)
+    loop.run()

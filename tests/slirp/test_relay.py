@@ -1,6 +1,7 @@
 """Two sockets as one connection: what passes, what ends, and what is held meanwhile. Kernel TCP over loopback."""
 
 import errno
+import hashlib
 import os
 import socket
 import struct
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slirp.loop import Loop
-from slirp.relay import LARGE, LARGE_FROM, SMALL, Pipes, Relay, available_pages, prepare
+from slirp.relay import LARGE, LARGE_FROM, PAGE, SMALL, Pipes, Relay, available_pages, prepare
 
 RESET = struct.pack("ii", 1, 0)
 
@@ -104,6 +105,12 @@ def fill(sock: socket.socket, line: Line) -> int:
                 return sent
 
 
+def packets_in(sock: socket.socket) -> int:
+    """tcpi_segs_in of struct tcp_info (linux/tcp.h): segments that have come, with data or without."""
+    length: int = struct.unpack_from("@I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 140)[0]
+    return length
+
+
 def test_bytes_pass_both_ways_and_are_counted(line: Line) -> None:
     line.application.sendall(b"question")
     line.peer.sendall(b"an answer")
@@ -155,6 +162,34 @@ def test_who_does_not_read_stops_the_sender_and_the_sum_is_right(line: Line) -> 
     assert 0 < sent < 64 << 20
     line.application.shutdown(socket.SHUT_WR)
     assert len(line.read(line.peer, sent + 1)) == sent
+
+
+@pytest.mark.parametrize("size", [100, PAGE - 1, PAGE, PAGE + 1, 3 * PAGE])
+def test_short_pieces_to_somebody_who_does_not_read_are_kept_in_order(line: Line, size: int) -> None:
+    sent = hashlib.sha256()
+    length, before = 0, -1
+    while line.relay.sent != before:
+        before = line.relay.sent
+        for number in range(400):
+            piece = number.to_bytes(2, "big") * (size // 2)
+            try:
+                taken = line.application.send(piece)
+            except BlockingIOError:
+                taken = 0
+            sent.update(piece[:taken])
+            length += taken
+            line.loop.turn(0)
+    line.application.shutdown(socket.SHUT_WR)
+    got = line.read(line.peer, length + 1)
+    assert (len(got), hashlib.sha256(got).digest()) == (length, sent.digest())
+
+
+def test_the_end_comes_in_one_packet_with_the_last_bytes(line: Line) -> None:
+    before = packets_in(line.peer)
+    line.application.sendall(b"question")
+    line.application.shutdown(socket.SHUT_WR)
+    assert line.read(line.peer, 100) == b"question"
+    assert packets_in(line.peer) == before + 1
 
 
 def test_close_and_abort_tell_once(line: Line) -> None:
