@@ -86,7 +86,8 @@ def test_a_timer_of_no_seconds_that_sets_itself_again_lets_descriptors_through()
 
 
 def test_who_gets_the_number_of_a_closed_descriptor_does_not_get_its_events() -> None:
-    loop, seen = Loop(), []
+    loop = Loop()
+    seen: list[str] = []
     pairs = [socket.socketpair() for _ in range(2)]
     others = socket.socketpair()
 
