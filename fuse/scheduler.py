@@ -111,7 +111,7 @@ def load() -> types.ModuleType:
     before = sys.modules.get("trio")
     sys.modules["trio"] = _stand_in()
     try:
-        import pyfuse3
+        import pyfuse3  # only here, where it finds the stand-in
     finally:
         if before is None:
             del sys.modules["trio"]
