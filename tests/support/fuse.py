@@ -176,6 +176,7 @@ def _start(one_id: bool) -> tuple[socket.socket, int]:
         try:
             for channel in (ours, *_channels):
                 channel.close()
+            os.setsid()  # what ends the test process, by signals to its group, ends this one when it has cleaned up
             unshare(CLONE_NEWUSER | CLONE_NEWNS)
             theirs.send(b".")
             if theirs.recv(1):
@@ -212,6 +213,7 @@ def _end(made: Union, pid: int) -> None:
 
 # What follows runs in the namespace.
 
+_bases: list[str] = []
 _servers: dict[str, tuple[subprocess.Popen[bytes], int]] = {}  # base -> the server, and the other end of its --exit-fd
 
 
@@ -223,8 +225,9 @@ def _serve(channel: socket.socket) -> None:
     with channel.makefile("rb") as requests:
         for line in requests:
             channel.sendall(ascii(_answer(line)).encode() + b"\n")
-    for base in list(_servers):
-        _kill(base)
+    for base in list(_bases):  # the test process was killed, or else they are gone
+        _leave(base)
+        os.rmdir(base)
 
 
 def _answer(request: bytes) -> tuple[str, Any]:
@@ -253,6 +256,7 @@ def _run(directory: str, command: tuple[str, ...], uid: int, text: str) -> tuple
 
 
 def _make(base: str, lowers: list[Tree]) -> None:
+    _bases.append(base)
     for name in ("upper", "work", "merged"):
         os.mkdir(f"{base}/{name}", 0o755)
     for number, tree in enumerate(lowers):
@@ -371,12 +375,19 @@ def _kill(base: str) -> None:
 
 
 def _leave(base: str) -> None:
-    if f"{base}/merged" in mount_points():
-        _unmount(base)
-    for base_left in list(_servers):
-        _kill(base_left)
+    try:
+        if f"{base}/merged" in mount_points():
+            _unmount(base)
+    finally:
+        _clear(base)
+
+
+def _clear(base: str) -> None:
+    if base in _servers:
+        _kill(base)
     for place in reversed(mount_points()):
         if place.startswith(f"{base}/"):  # the test's own
             umount2(place, MNT_DETACH)
     for entry in os.scandir(base):  # as root: files of all ids are here
         shutil.rmtree(entry.path) if entry.is_dir(follow_symlinks=False) else os.unlink(entry.path)
+    _bases.remove(base)
