@@ -19,7 +19,7 @@ import signal
 import socket
 import time
 
-from fuse import checks, mounting
+from fuse import checks, mounting, syscalls
 from fuse.command import Command
 from fuse.errors import UnionError
 from fuse.mounting import Mount
@@ -81,6 +81,7 @@ class _Supervisor:
         self._pid, self._channel, self._command = pid, channel, command
 
     def run(self, ready: "Callable[[], None]") -> int:
+        syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)  # for whoever shares the process table
         if self._wait() or self._channel.recv(len(_LOADED)) != _LOADED:
             return self._not_loaded()
         with _Signals() as signal_fd:

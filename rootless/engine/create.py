@@ -91,7 +91,8 @@ def _create(
             for directory in ("upper", "work", "rootfs"):
                 files.make_directory(os.path.join(staged, directory), 0o755)
             if image is None:
-                host_image.hide(os.path.join(staged, "upper"))
+                record["host_mounts"] = []
+                record["host_hidden"] = host_image.hide(os.path.join(staged, "upper"))
         _make_name_files(staged, record)
         if options.cidfile:
             _write_cidfile(options.cidfile, container_id)

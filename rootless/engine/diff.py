@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rootless.engine.context import Engine
 from rootless.store.containers import Record
@@ -20,7 +20,7 @@ def diff(engine: Engine, container_id: str) -> list[tuple[str, str]]:
     changes = [
         change
         for upper, lowers, prefix in _trees(engine, record)
-        for change in _changes(upper, lowers, prefix)
+        for change in _changes(upper, lowers, prefix, record.get("host_hidden", ()))
         if not (change[1] in mounted and _is_stub(upper + change[1][len(prefix) :]))
     ]
     return sorted(_without_idle_parents(changes), key=lambda change: change[1])
@@ -36,12 +36,15 @@ def _trees(engine: Engine, record: Record) -> list[tuple[str, list[str], str]]:
     return [(f"{directory}/host/{o['number']}/upper", [o["path"]], o["path"]) for o in record["host_mounts"]]
 
 
-def _changes(upper: str, lowers: list[str], prefix: str) -> Iterator[tuple[str, str]]:
+def _changes(upper: str, lowers: list[str], prefix: str, hidden: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """*hidden* are paths that were made to hide something, before the container ran."""
     pending = [("", lowers)]
     while pending:
         relative, below = pending.pop()
         for name in os.listdir(upper + relative):
             path = f"{relative}/{name}"
+            if path in hidden:
+                continue
             status = os.lstat(upper + path)
             existed = _find(below, path)
             if _is_whiteout(status):

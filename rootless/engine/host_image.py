@@ -73,9 +73,10 @@ def _overlay(path: str, staged: str, number: int, mode: int) -> Record:
     return {"path": path, "number": number}
 
 
-def hide(upper: str) -> None:
-    """Have an upper directory over `/` hide what belongs to the kernel and to the machine's services."""
-    for path in _hidden():
+def hide(upper: str) -> list[str]:
+    """Have an upper directory over `/` hide what belongs to the kernel and to the machine's services: which paths."""
+    hidden = _hidden()
+    for path in hidden:
         above = ""
         for name in path.split("/")[1:]:
             above = f"{above}/{name}"
@@ -89,6 +90,7 @@ def hide(upper: str) -> None:
             make_opaque(fd, WhiteoutStyle.FUSE)
         finally:
             os.close(fd)
+    return hidden
 
 
 def _hidden() -> list[str]:

@@ -243,8 +243,8 @@ class Monitor:
             self._drained()
 
     def _union_ended(self, code: int) -> None:
-        """The server of the root has left: with the mount, as it should, or it died."""
-        if code and self.running:
+        """The server of the root has left: with the mount, as it should, or it died. The init may be dead of that."""
+        if code:
             error = f"the container has lost its files: the process that serves them has died, status {code}"
             self.warn(error)
             self.record(error=error)
