@@ -1,0 +1,259 @@
+"""The union and the kernel's overlayfs are given the same layers and the same operations, and must do the same.
+
+Hypothesis makes both: up to three lower layers with whiteouts, opaque directories, links and odd modes, and a sequence
+of operations (tests/support/union_model.py) on a few names, so that they meet. Compared are the result or errno of
+each, the tree that is seen while files are still open and when they are closed, and what is left in the upper
+directory: as it is, and as each of the two reads what the other has written. The same sequences go over a copy on an
+ordinary file system, too, which knows what to expect where the kernel's overlayfs refuses.
+
+UNION_EXAMPLES=2000 makes it long; UNION_KIND=fuse-overlayfs tries somebody else's (it fails: that shows what is found).
+"""
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.support.union_model import Entry, Operation, Result, Tree, replay, show, show_raw
+from tests.support.union_rig import Layers, Rig, rig
+
+pytestmark = pytest.mark.kernel
+
+KIND = os.environ.get("UNION_KIND", "ours")
+EXAMPLES = int(os.environ.get("UNION_EXAMPLES", "25"))
+LENGTH = int(os.environ.get("UNION_LENGTH", "40"))
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
+
+bounded = settings(
+    max_examples=EXAMPLES,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Rig]:
+    """One namespace for all examples."""
+    with rig() as made:
+        yield made
+
+
+# What there is
+
+names = st.sampled_from("aabbc")
+paths = st.one_of(names, st.builds("{}/{}".format, names, names), st.builds("{}/{}/{}".format, names, names, names))
+targets = st.sampled_from(["a", "b", "c", "a/b", "b/a", "nowhere", "c/c"])
+modes = st.sampled_from([0o644, 0o755, 0o600, 0o000, 0o777, 0o4755, 0o2755, 0o444, 0o1777])
+uids = st.sampled_from([0, 1, 1000])
+texts = st.sampled_from(["x", "lower\n"])
+xattr_names = st.sampled_from(["user.a", "user.b"])
+any_xattr_names = st.sampled_from(
+    ["user.a", "user.b", "user.overlay.opaque", "user.overlay.x", "trusted.overlay.opaque", "security.x"]
+)
+values = st.sampled_from(["", "y", "value"])
+times = st.sampled_from([0, 1, 3, 5000])
+
+entries: st.SearchStrategy[Entry] = st.one_of(
+    st.tuples(st.just("dir"), paths, modes, uids, st.booleans()),
+    st.tuples(st.just("file"), paths, modes, uids, texts, times),
+    st.tuples(st.just("file"), paths, modes, uids, texts, times),
+    st.tuples(st.just("sparse"), paths, st.just(300_000), st.sampled_from([0, 150_000])),
+    st.tuples(st.just("symlink"), paths, targets),
+    st.tuples(st.just("fifo"), paths, modes),
+    st.tuples(st.just("socket"), paths, modes),
+    st.tuples(st.just("whiteout"), paths),
+    st.tuples(st.just("xattr"), paths, xattr_names, values),
+)
+SKELETON: list[Entry] = [
+    ("dir", "a", 0o755, 0, False),
+    ("dir", "a/b", 0o755, 0, False),
+    ("file", "a/a", 0o644, 0, "a in a"),
+    ("file", "a/b/c", 0o644, 1000, "deep"),
+    ("file", "b", 0o755, 0, "b"),
+]
+bottoms = st.lists(entries, max_size=12).flatmap(
+    lambda some: st.sampled_from([some, [*SKELETON, *some], [*some, *SKELETON]])
+)
+layers = st.one_of(
+    st.tuples(bottoms),
+    st.tuples(st.lists(entries, max_size=8), bottoms),
+    st.tuples(st.lists(entries, max_size=8), st.lists(entries, max_size=8), bottoms),
+)
+
+# What is done
+
+slots = st.integers(0, 3)
+sizes = st.sampled_from([0, 1, 5, 4096, 5000, 70_000])
+access = st.sampled_from([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_RDWR])
+flags = st.lists(
+    st.sampled_from([os.O_CREAT, os.O_EXCL, os.O_TRUNC, os.O_APPEND, os.O_DIRECTORY, os.O_NOFOLLOW, os.O_CREAT]),
+    max_size=3,
+).map(lambda some: sum(set(some)))
+opens = st.builds(
+    lambda slot, path, how, more, mode: ("open", slot, path, how | more, mode), slots, paths, access, flags, modes
+)
+data = st.sampled_from("pqrs")
+kinds = st.sampled_from([stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK])
+
+on_slots: st.SearchStrategy[Operation] = st.one_of(
+    st.tuples(st.just("close"), slots),
+    st.tuples(st.just("read"), slots, sizes),
+    st.tuples(st.just("pread"), slots, sizes, sizes),
+    st.tuples(st.just("write"), slots, data, times),
+    st.tuples(st.just("pwrite"), slots, data, times, sizes),
+    st.tuples(st.just("seek"), slots, sizes, st.sampled_from([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])),
+    st.tuples(st.just("fsync"), slots),
+    st.tuples(st.just("fstat"), slots),
+    st.tuples(st.just("is"), slots, paths),
+    st.tuples(st.just("ftruncate"), slots, sizes),
+    st.tuples(st.just("fchmod"), slots, modes),
+    st.tuples(st.just("fchown"), slots, uids, uids),
+    st.tuples(st.just("futime"), slots, st.integers(0, 9)),
+    st.tuples(st.just("fallocate"), slots, sizes, st.sampled_from([1, 5000])),
+    st.tuples(st.just("copy_range"), slots, slots, sizes),
+    st.tuples(st.just("mapped_write"), slots, sizes, st.just("map")),
+    st.tuples(st.just("mapped_read"), slots, st.booleans()),
+    st.tuples(st.just("flistdir"), slots),
+)
+on_paths: st.SearchStrategy[Operation] = st.one_of(
+    st.tuples(st.just("stat"), paths),
+    st.tuples(st.just("lstat"), paths),
+    st.tuples(st.just("content"), paths),
+    st.tuples(st.just("list"), paths),
+    st.tuples(st.just("readlink"), paths),
+    st.tuples(st.just("access"), paths, st.integers(0, 7)),
+    st.tuples(st.just("truncate"), paths, sizes),
+    st.tuples(st.just("rename"), paths, paths, st.sampled_from([0, 0, 0, NOREPLACE, EXCHANGE, NOREPLACE | EXCHANGE])),
+    st.tuples(st.just("rename"), paths, paths, st.just(0)),
+    st.tuples(st.just("link"), paths, paths),
+    st.tuples(st.just("unlink"), paths),
+    st.tuples(st.just("rmdir"), paths),
+    st.tuples(st.just("remove"), paths),
+    st.tuples(st.just("mkdir"), paths, modes),
+    st.tuples(st.just("symlink"), targets, paths),
+    st.tuples(
+        st.just("mknod"), paths, st.builds(lambda kind, mode: kind | mode, kinds, modes), st.sampled_from([0, 0x103])
+    ),
+    st.tuples(st.just("chmod"), paths, modes),
+    st.tuples(st.just("lchown"), paths, uids, uids),
+    st.tuples(st.just("utime"), paths, st.integers(0, 9)),
+    st.tuples(
+        st.just("setxattr"), paths, any_xattr_names, values, st.sampled_from([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
+    ),
+    st.tuples(st.just("getxattr"), paths, any_xattr_names),
+    st.tuples(st.just("listxattr"), paths),
+    st.tuples(st.just("removexattr"), paths, any_xattr_names),
+)
+operations: st.SearchStrategy[Operation] = st.one_of(
+    on_paths,
+    on_paths,
+    opens,
+    on_slots,
+    st.tuples(st.just("as"), st.sampled_from([1, 1000]), st.one_of(on_paths, opens)),
+)
+sequences = st.builds(
+    lambda first, then: [*first, *then],
+    st.lists(opens, max_size=3),
+    st.one_of(
+        st.lists(operations, min_size=LENGTH // 2, max_size=LENGTH),
+        st.lists(operations, min_size=1, max_size=LENGTH // 2),
+    ),
+)
+
+
+# What is compared
+
+
+def same(one: Any, other: Any, what: str) -> None:
+    assert one == other, f"{what}\n{difference(one, other)}"
+
+
+def difference(one: Any, other: Any) -> str:
+    """Where two trees, or two lists, part."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+        return "\n".join(
+            f"  {key!r}: {difference(one.get(key, 'is not there'), other.get(key, 'is not there'))}" for key in keys
+        )
+    return f"{one!r} is not {other!r}"
+
+
+def same_results(operations: list[Operation], one: list[Result], other: list[Result]) -> None:
+    for number, (operation, here, there) in enumerate(zip(operations, one, other, strict=True)):
+        same(here, there, f"operation {number}: {operation}")
+
+
+def unlinked(tree: Tree) -> Tree:
+    """Without what is a link to what: the kernel's overlayfs gives a lower file's new link a number of its own."""
+    return {path: {name: fact for name, fact in facts.items() if name != "same as"} for path, facts in tree.items()}
+
+
+def is_rename(operation: Operation) -> bool:
+    return operation[0] == "rename" or (operation[0] == "as" and is_rename(operation[2]))
+
+
+def without_refused_renames(operations: list[Operation], results: list[Result]) -> tuple[list[Operation], list[Result]]:
+    """The kernel's overlayfs does not rename a directory of a lower layer: EXDEV tells mv(1) to copy it."""
+    pairs = [
+        (("skip",), ("ok", None)) if is_rename(operation) and result == ("EXDEV", None) else (operation, result)
+        for operation, result in zip(operations, results, strict=True)
+    ]
+    return [operation for operation, _ in pairs], [result for _, result in pairs]
+
+
+def without_marks(operations: list[Operation]) -> list[Operation]:
+    """Without what only a union refuses: a device that would be a whiteout, and attributes that would be its own."""
+    return [operation for operation in operations if not is_mark(operation)]
+
+
+def is_mark(operation: Operation) -> bool:
+    if operation[0] == "as":
+        return is_mark(operation[2])
+    return (operation[0] == "mknod" and operation[3] == 0 and stat.S_ISCHR(operation[2])) or any(
+        isinstance(word, str) and (".overlay." in word or word == "security.x") for word in operation
+    )
+
+
+@bounded
+@given(layers=layers, operations=sequences)
+def test_the_union_does_what_the_kernels_overlayfs_does(
+    bench: Rig, layers: Layers, operations: list[Operation]
+) -> None:
+    bench.build(layers)
+    with bench.mounted("kernel", "kernel") as root:
+        expected, expected_open, expected_closed = bench.call(replay, root, operations)
+    operations, expected = without_refused_renames(operations, expected)
+    with bench.mounted("ours", KIND) as root:
+        results, seen_open, seen_closed = bench.call(replay, root, operations)
+        same_results(operations, results, expected)
+        same(unlinked(seen_open), unlinked(expected_open), "the tree, files being open")
+        same(unlinked(seen_closed), unlinked(expected_closed), "the tree")
+    with bench.mounted("ours read", "kernel", above="ours") as root:
+        same(unlinked(bench.call(show, root)), unlinked(seen_closed), "our upper directory, as the kernel reads it")
+    same(bench.call(show_raw, bench.upper("ours")), bench.call(show_raw, bench.upper("kernel")), "the upper directory")
+    with bench.mounted("kernel read", KIND, above="kernel") as root:
+        same(unlinked(bench.call(show, root)), unlinked(expected_closed), "the kernel's upper directory, as we read it")
+
+
+@bounded
+@given(layers=layers, operations=sequences)
+def test_the_union_does_what_an_ordinary_file_system_does(
+    bench: Rig, layers: Layers, operations: list[Operation]
+) -> None:
+    operations = without_marks(operations)
+    bench.build(layers)
+    with bench.mounted("ours", KIND) as root:
+        results, seen_open, seen_closed = bench.call(replay, root, operations)
+    if KIND != "ours":
+        operations, results = without_refused_renames(operations, results)
+    with bench.mounted("plain", "plain") as root:
+        expected, expected_open, expected_closed = bench.call(replay, root, operations)
+    same_results(operations, results, expected)
+    same(seen_open, expected_open, "the tree, files being open")
+    same(seen_closed, expected_closed, "the tree")
+    with bench.mounted("again", KIND, above="ours") as root:
+        same(bench.call(show, root), expected_closed, "the upper directory, read again")
