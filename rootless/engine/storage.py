@@ -1,8 +1,8 @@
 """Which driver carries the roots of containers: the kernel's overlayfs, or ours on FUSE.
 
 `--storage-driver` or config.toml say so; else it is tried out: a child enters the user's namespace and has an overlay
-in the store do what containers do, and where that is refused (a kernel before 5.11, a home on NFS, a store on another
-overlay), it is `fuse`. What came of it is kept in the run directory until the machine boots again or `info` looks anew.
+in the store do what containers do, and where that is refused (a home on NFS, a store on another overlay, no module), it
+is `fuse`. What came of it is kept in the run directory until the machine boots again or `info` looks anew.
 The upper directory of a container is the same with both.
 """
 
