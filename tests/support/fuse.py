@@ -296,12 +296,15 @@ def _mount(kind: Kind, options: str, base: str, env: dict[str, str]) -> int | No
     return server.pid
 
 
-def _start_ours(options: str, merged: str, log_fd: int, env: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
+def _start_ours(
+    options: str, merged: str, log_fd: int, env: dict[str, str], before: Sequence[str] = ()
+) -> tuple[subprocess.Popen[bytes], int]:
+    """The server and the other end of its --exit-fd; *before* is what stands before its command line."""
     ready, ready_fd = os.pipe()
     exit_fd, keep_fd = os.pipe()
     words = ["-m", "fuse", "-f", "--ready-fd", str(ready_fd), "--exit-fd", str(exit_fd), "-o", options, merged]
     server = subprocess.Popen(
-        [sys.executable, *words],
+        [*before, sys.executable, *words],
         cwd=ROOT,
         env={**os.environ, **env},
         stdin=subprocess.DEVNULL,

@@ -356,6 +356,7 @@ class Replay:
         os.link(f"/proc/self/fd/{self.fd(slot)}", self.at(path), follow_symlinks=True)
 
     def do_flistdir(self, slot: int) -> list[str]:
+        os.lseek(self.fd(slot), 0, os.SEEK_SET)  # another place than one that was told means nothing
         return sorted(os.listdir(self.fd(slot)))
 
     def do_stat(self, path: str) -> Any:
@@ -447,3 +448,29 @@ def replay(root: str, operations: Sequence[Operation]) -> tuple[list[Result], Tr
         session.close()
         os.umask(mask)
     return results, with_open, show(root)
+
+
+def replay_steps(root: str, operations: Sequence[Operation]) -> list[Tree]:
+    """What *root* shows before the first of *operations*, all of which succeed, and after each."""
+    session, trees = Replay(root), [show(root)]
+    try:
+        for operation in operations:
+            session.do(*operation)
+            trees.append(show(root))
+    finally:
+        session.close()
+    return trees
+
+
+def replay_until_failure(root: str, operations: Sequence[Operation]) -> int:
+    """How many of *operations* succeed one after the other, in the file system that is mounted at *root* at first."""
+    root_fd = os.open(root, os.O_PATH | os.O_DIRECTORY)
+    session = Replay(f"/proc/self/fd/{root_fd}")
+    try:
+        for number, operation in enumerate(operations):
+            if session.result(operation)[0] != "ok":
+                return number
+        return len(operations)
+    finally:
+        session.close()
+        os.close(root_fd)

@@ -59,6 +59,16 @@ class Rig:
             if kind != "plain":
                 self.call(_unmount, base)
 
+    @contextlib.contextmanager
+    def traced(self, name: str, *strace: str) -> Iterator[str]:
+        """Ours, run by strace with these options; its server may be killed meanwhile. The mount point."""
+        base = f"{self.place}/{name}"
+        self.call(_mount_traced, base, self.lowers, list(strace))
+        try:
+            yield f"{base}/merged"
+        finally:
+            self.call(_kill, base)
+
     def kill(self, name: str) -> None:
         """End the server of *name* as a crash does."""
         self.call(_kill, f"{self.place}/{name}")
@@ -122,6 +132,15 @@ def _mount(base: str, kind: str, lowers: list[str], writable: bool, options: str
     if writable:
         parts += [f"upperdir={base}/upper", f"workdir={base}/work"]
     fuse._mount(kind, ",".join(parts), base, {})  # type: ignore[arg-type]
+
+
+def _mount_traced(base: str, lowers: list[str], strace: list[str]) -> None:
+    for name in ("", "/upper", "/work", "/merged"):
+        os.makedirs(base + name, 0o755, exist_ok=True)
+    options = f"lowerdir={':'.join(lowers)},upperdir={base}/upper,workdir={base}/work"
+    with open(f"{base}/log", "ab") as log:
+        before = ["strace", "-f", "--seccomp-bpf", "-qq", *strace, "--"]
+        fuse._servers[base] = fuse._start_ours(options, f"{base}/merged", log.fileno(), {}, before)
 
 
 def _copy(base: str, lowerdir: str) -> None:
