@@ -12,6 +12,7 @@ from rootless.store.containers import Containers
 from rootless.store.images import Images
 from rootless.store.layers import Layers
 from rootless.store.layout import Layout, quote
+from rootless.store.marks import WhiteoutStyle
 from rootless.store.networks import Networks
 from rootless.store.volumes import Volumes
 
@@ -40,8 +41,15 @@ class Engine:
     def storage_driver(self) -> str:
         """How containers get their root, "overlay" or "fuse": as asked for, or else as tried out (storage.py)."""
         if not self._driver:
-            self._driver = storage.choose(self.layout, self.enter_namespace)
+            refused = storage.find(self.layout, self.enter_namespace).overlay_refused
+            self._driver = storage.FUSE if refused else storage.OVERLAY
         return self._driver
+
+    @property
+    def whiteout_style(self) -> WhiteoutStyle:
+        """How layers in this store are marked: as overlayfs does it, if their file system takes it."""
+        refused = storage.find(self.layout, self.enter_namespace).devices_refused
+        return WhiteoutStyle.FUSE if refused else WhiteoutStyle.OVERLAY
 
     def enter_namespace(self) -> str:
         """Become root of the user's namespace, if we are not yet; the rung of the ladder (user_namespace.py)."""

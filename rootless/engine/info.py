@@ -16,7 +16,7 @@ from rootless.engine import info_network, storage, storage_probe
 from rootless.engine.configuration import configuration_path, load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.listing import list_containers
-from rootless.engine.storage import Obstacle
+from rootless.engine.storage import Found, Obstacle
 from rootless.errors import HostUnsupported
 from rootless.linux import files
 from rootless.linux.mount_table import Mounted, mount_table
@@ -50,6 +50,7 @@ class Probe(NamedTuple):
     overlay_remedy: str
     fuse_reason: str = ""  # why our own driver cannot be used
     fuse_remedy: str = ""
+    devices_refused: bool = False  # layers cannot be marked as overlayfs marks them
     network: dict[str, Any] | None = None  # see info_network.ask; None where nothing could be tried
 
 
@@ -65,7 +66,7 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
     configuration = load_configuration()
     found, cgroups = probe(engine), find_cgroups()
     if found.rung != NO_NAMESPACE:
-        storage.save(engine.layout, bool(found.overlay_reason))
+        storage.save(engine.layout, Found(bool(found.overlay_reason), found.devices_refused))
     filesystem = filesystem_of(engine.layout.root)
     driver, why = driver_of(engine, found)
     overlay, fuse = Obstacle(found.overlay_reason, found.overlay_remedy), Obstacle(found.fuse_reason, found.fuse_remedy)
@@ -249,10 +250,11 @@ def _try_all(engine: Engine) -> Probe:
         reason = "Only your own id can be mapped: in containers all files belong to one user"
         remedy = user_namespace.why_single()
     network = info_network.ask(engine)  # before the overlay, which takes us into a mount namespace
+    marked = storage_probe.try_marks(engine.layout)
     overlay = storage_probe.try_overlay(engine.layout)
     if overlay.reason:
         overlay = overlay._replace(reason=f"{overlay.reason}, on {filesystem_of(engine.layout.root)}")
-    return Probe(rung, ids, reason, remedy, *overlay, *storage_probe.try_fuse(), network)
+    return Probe(rung, ids, reason, remedy, *overlay, *storage_probe.try_fuse(), not marked, network)
 
 
 # --- what can be read

@@ -147,9 +147,9 @@ def _make_layers(
     shown: Progress,
 ) -> None:
     """Make every layer that is missing, or leave nothing. Their locks and those of all blobs are held."""
-    unfinished = _Unfinished(missing)
+    unfinished, style = _Unfinished(missing), engine.whiteout_style
     try:
-        with closing(Workers(len(missing))) as workers, _Pool(client, workers) as pool:
+        with closing(Workers(len(missing), style)) as workers, _Pool(client, workers) as pool:
             jobs = [
                 pool.submit(_make, engine, client, reference, layer, workers, unfinished, shown) for layer in missing
             ]
@@ -325,7 +325,7 @@ def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Mad
             if layer.chain_id in made:
                 staged, answer = made[layer.chain_id]
                 directory = os.path.join(staged, "diff")
-                _settle(staged, answer, lower)
+                _settle(staged, answer, lower, engine.whiteout_style)
             lower.append(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     finally:
         for fd in lower:
@@ -346,12 +346,10 @@ def _put_in_place(engine: Engine, layers: list[_Layer], made: dict[ChainID, _Mad
             engine.layers.commit(staged, layer.chain_id, record)
 
 
-def _settle(staged: str, answer: dict[str, Any], lower: list[int]) -> None:
+def _settle(staged: str, answer: dict[str, Any], lower: list[int], style: WhiteoutStyle) -> None:
     fd = os.open(os.path.join(staged, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        moved = settle_implicit(
-            fd, answer["implicit"], lower[::-1], whiteouts=WhiteoutStyle.OVERLAY, marked=answer["marked"]
-        )
+        moved = settle_implicit(fd, answer["implicit"], lower[::-1], whiteouts=style, marked=answer["marked"])
     finally:
         os.close(fd)
     move_recorded(staged, moved)

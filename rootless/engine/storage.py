@@ -28,33 +28,40 @@ class Obstacle(NamedTuple):
     remedy: str = ""
 
 
-def choose(layout: Layout, enter_namespace: Callable[[], object]) -> str:
-    """The driver for this store, tried out if it is not known."""
-    refused = _load(layout)
-    if refused is None:
+class Found(NamedTuple):
+    """What was found out about a store by trying."""
+
+    overlay_refused: bool  # no overlay can be mounted in it
+    devices_refused: bool  # nor can its layers be marked as overlayfs marks them
+
+
+def find(layout: Layout, enter_namespace: Callable[[], object]) -> Found:
+    """What is known of the store, tried out if it is not known."""
+    found = _load(layout)
+    if found is None:
         from rootless.engine import storage_probe  # in the first command after a boot only
 
         try:
             enter_namespace()
         except HostUnsupported:
-            return OVERLAY  # nothing can run: who wants to run something will be told why
-        refused = bool(storage_probe.in_child(lambda: storage_probe.try_overlay(layout), "overlayfs")[0])
-        save(layout, refused)
-    return FUSE if refused else OVERLAY
+            return Found(False, False)  # nothing can run: who wants to run something will be told why
+        found = Found(*storage_probe.in_child(lambda: storage_probe.find(layout), "overlayfs"))
+        save(layout, found)
+    return found
 
 
-def _load(layout: Layout) -> bool | None:
+def _load(layout: Layout) -> Found | None:
     try:
         with open(layout.run_path("driver"), "rb") as file:
             known = json.loads(file.read(_MAX_KNOWN))
-        return bool(known["overlay_refused"]) if known["boot_id"] == processes.boot_id() else None
+        return Found(*known["found"]) if known["boot_id"] == processes.boot_id() else None
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def save(layout: Layout, refused: bool) -> None:
-    """Remember whether the kernel's overlayfs is refused in the store."""
-    known = {"overlay_refused": refused, "boot_id": processes.boot_id()}
+def save(layout: Layout, found: Found) -> None:
+    """Remember what was found."""
+    known = {"found": found, "boot_id": processes.boot_id()}
     files.replace_file(layout.run_path("driver"), json.dumps(known).encode(), durable=False)
 
 

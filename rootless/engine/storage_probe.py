@@ -8,10 +8,11 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from rootless.engine.storage import Obstacle
+from rootless.engine.storage import Found, Obstacle
 from rootless.errors import RootlessError
 from rootless.linux import mounts, namespaces
 from rootless.store.layout import Layout, remove_path
+from rootless.store.marks import WhiteoutStyle, make_opaque, write_whiteout
 
 _OVERLAY_REMEDY = (
     "overlayfs for users needs Linux 5.11, its module loaded (have root run: modprobe overlay), and a local"
@@ -69,6 +70,28 @@ def try_overlay(layout: Layout) -> Obstacle:
         os.chdir("/")
         remove_path(top)
     return Obstacle()
+
+
+def try_marks(layout: Layout) -> bool:
+    """Whether a directory in the store's trash takes overlayfs's marks; we are root of a user namespace."""
+    top = layout.aside()
+    os.mkdir(top, 0o700)
+    fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        write_whiteout(fd, b"whiteout", WhiteoutStyle.OVERLAY)
+        make_opaque(fd, WhiteoutStyle.OVERLAY)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+        remove_path(top)
+    return True
+
+
+def find(layout: Layout) -> Found:
+    """Both of it."""
+    marked = try_marks(layout)
+    return Found(bool(try_overlay(layout).reason), not marked)
 
 
 def try_fuse() -> Obstacle:

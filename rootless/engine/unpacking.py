@@ -11,6 +11,7 @@ from typing import IO, Any
 from rootless import errors
 from rootless.errors import RootlessError
 from rootless.runtime import sealed
+from rootless.store.marks import WhiteoutStyle
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORKER = "rootless.store.unpack_worker"
@@ -19,7 +20,8 @@ _WORKER = "rootless.store.unpack_worker"
 class Worker:
     """One process: see store/unpack_worker.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, style: WhiteoutStyle) -> None:
+        self._style = style
         to_read, self._to_write = os.pipe2(os.O_CLOEXEC)
         self._answers_fd, answers = os.pipe2(os.O_CLOEXEC)
         command = sealed.command(_WORKER, third_party=True)
@@ -32,7 +34,7 @@ class Worker:
 
     def unpack(self, blob: str, target: str, progress: Callable[[int], None]) -> dict[str, Any]:
         """Unpack the layer; its answer. Raises what went wrong there: OSError for a full disk."""
-        self._requests.write(json.dumps({"blob": blob, "target": target}) + "\n")
+        self._requests.write(json.dumps({"blob": blob, "target": target, "whiteouts": self._style.value}) + "\n")
         self._requests.flush()
         for line in self._answers:
             answer: dict[str, Any] = json.loads(line)
@@ -67,11 +69,14 @@ class Worker:
 
 
 class Workers:
-    """As many as there are processors, at most *wanted*. Started before the caller has threads."""
+    """As many as there are processors, at most *wanted*. Started before the caller has threads.
 
-    def __init__(self, wanted: int) -> None:
+    *style* is how they mark what a layer takes away.
+    """
+
+    def __init__(self, wanted: int, style: WhiteoutStyle) -> None:
         count = max(1, min(wanted, len(os.sched_getaffinity(0))))
-        self._all = [Worker() for _ in range(count)]
+        self._all = [Worker(style) for _ in range(count)]
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._all:
             self._free.put(worker)

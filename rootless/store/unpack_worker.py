@@ -1,9 +1,10 @@
 """A process that unpacks layers, one after the other, so that several cores work on an image.
 
-Standard input: a JSON request a line, {"blob": path, "target": directory}. Standard output: JSON lines, {"done": bytes
-read of the blob} while it works, then {"diff_id", "size", "entries", "implicit", "marked", "recorded", "squashed",
-"dropped_xattrs"} or {"error", "message"}. Paths in `implicit` and `marked` are base64, as names in a layer
-need not be text. It ends with its input. It runs as root of the user's namespace, which its parent has entered.
+Standard input: a JSON request a line, {"blob": path, "target": directory, "whiteouts": style}. Standard output: JSON
+lines, {"done": bytes read of the blob} while it works, then {"diff_id", "size", "entries", "implicit", "marked",
+"recorded", "squashed", "dropped_xattrs"} or {"error", "message"}. Paths in `implicit` and `marked` are base64, as names
+in a layer need not be text. It ends with its input. It runs as root of the user's namespace, which its parent has
+entered.
 """
 
 import base64
@@ -57,7 +58,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         try:
-            _answer(_unpack(request["blob"], request["target"]))
+            _answer(_unpack(request["blob"], request["target"], WhiteoutStyle(request["whiteouts"])))
         except RootlessError as error:
             _answer({"error": type(error).__name__, "message": str(error)})
         except OSError as error:
@@ -65,12 +66,12 @@ def main() -> None:
             _answer({"error": "RootlessError", "message": message, "errno": error.errno})
 
 
-def _unpack(blob: str, target: str) -> dict[str, Any]:
+def _unpack(blob: str, target: str, style: WhiteoutStyle) -> dict[str, Any]:
     source = _Reported(os.open(blob, os.O_RDONLY | os.O_CLOEXEC))
     target_fd = os.open(os.path.join(target, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with LayerStream(source) as stream:
-            unpacked = unpack_layer(stream, target_fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
+            unpacked = unpack_layer(stream, target_fd, whiteouts=style, ids=Ids.present())
             for _ in stream:
                 pass  # the diff_id is of all bytes, those after the archive's end too
     finally:

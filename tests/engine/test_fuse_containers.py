@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.account import wait_until
+from tests.support.account import Installation, wait_until
 from tests.support.containers import Box, is_alive, parent
+from tests.support.images import WHITEOUTS_TREE
 
 pytestmark = [pytest.mark.kernel, pytest.mark.fuse]
 FUSE = ("--storage-driver", "fuse")
@@ -159,3 +162,43 @@ def test_info_says_which_and_why(box: Box) -> None:
     lines = box(*FUSE, "info").stdout.splitlines()
     assert " Storage Driver: fuse" in lines
     assert "  Chosen: by --storage-driver or config.toml" in lines
+
+
+NESTED = """
+set -e
+cd "$1"; mkdir -p -m 700 lower upper work merged run
+mount -t overlay overlay merged -o lowerdir=lower,upperdir=upper,workdir=work,userxattr
+export XDG_RUNTIME_DIR=$1/run XDG_DATA_HOME=$1/merged
+rootless=$2 image=$3
+$rootless info --format '{{.Driver}}: {{.Rootless.StorageDriver.Chosen}}'
+$rootless pull -q $image >/dev/null
+$rootless run --net=none --name one $image sh -c 'cd /data; find . | sort; rm -f again; rm -r opaque; mkdir opaque'
+$rootless start -a one
+$rootless diff one
+$rootless rm one
+"""
+
+
+def test_in_a_store_on_an_overlay_it_is_the_driver_and_marks_are_files(
+    rootless: Installation, image: Callable[[str], str]
+) -> None:
+    place = rootless.tree / "nested"
+    place.mkdir()
+    words = ["sh", "-c", NESTED, "sh", str(place), str(rootless.program), image("whiteouts")]
+    namespace = ["unshare", "--user", "--map-root-user", "--map-auto", "--mount"]
+    command = ["prlimit", f"--msgqueue={rootless.mark}:", "--", *namespace, *words]
+    done = subprocess.run(command, env=rootless.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    chosen, *lines = done.stdout.splitlines()
+    assert chosen == "fuse: the kernel's overlayfs cannot be used: mount: Invalid argument, on overlay"
+    found = [".", *(f"./{path}" for path in sorted(WHITEOUTS_TREE))]
+    assert lines[: len(found)] == found
+    left = [line for line in found if line not in ("./again", "./opaque/new")]
+    assert lines[len(found) : len(found) + len(left)] == left
+    assert lines[len(found) + len(left) :] == [
+        "C /data",
+        "D /data/again",
+        "C /data/opaque",
+        "D /data/opaque/new",
+        "one",
+    ]

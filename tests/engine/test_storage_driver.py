@@ -8,9 +8,12 @@ import pytest
 
 from rootless.engine import host_image, storage
 from rootless.engine.context import Engine
+from rootless.engine.storage import Found
 from rootless.errors import HostUnsupported
 from rootless.spec.runtime import escape_overlay
 from rootless.store.layout import Layout
+from rootless.store.marks import WhiteoutStyle
+from tests.support.store import OutsideEngine
 
 
 @pytest.fixture
@@ -20,8 +23,18 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(str(tmp_path / "root"), str(tmp_path / "run"))
 
 
-def unexpected() -> None:
-    raise AssertionError("tried out again")
+class Unexpected(Engine):
+    """An engine that has to know."""
+
+    def enter_namespace(self) -> str:
+        raise AssertionError("tried out again")
+
+
+class Forbidden(Engine):
+    """An engine on a machine that allows no user namespaces."""
+
+    def enter_namespace(self) -> str:
+        raise HostUnsupported("user namespaces are forbidden")
 
 
 # Choosing
@@ -29,25 +42,29 @@ def unexpected() -> None:
 
 @pytest.mark.parametrize(("refused", "driver"), [(True, "fuse"), (False, "overlay")])
 def test_what_was_tried_out_is_known_until_the_next_boot(layout: Layout, refused: bool, driver: str) -> None:
-    storage.save(layout, refused)
-    assert storage.choose(layout, unexpected) == driver
+    storage.save(layout, Found(refused, False))
+    assert Unexpected(layout, layout.run).storage_driver == driver
     known = json.loads(Path(layout.run_path("driver")).read_text())
     Path(layout.run_path("driver")).write_text(json.dumps({**known, "boot_id": "another"}))
     with pytest.raises(AssertionError, match="tried out again"):
-        storage.choose(layout, unexpected)
+        assert Unexpected(layout, layout.run).storage_driver
 
 
 def test_where_overlayfs_is_refused_it_is_fuse(layout: Layout) -> None:
-    assert storage.choose(layout, lambda: None) == "fuse"  # outside of any namespace of ours: mounting is not for us
-    assert storage.choose(layout, unexpected) == "fuse"
+    engine = OutsideEngine(layout, layout.run)  # outside of any namespace of ours: mounting is not for us
+    assert engine.storage_driver == "fuse"
     assert os.listdir(layout.path("trash")) == []
+    assert Unexpected(layout, layout.run).storage_driver == "fuse"
+
+
+@pytest.mark.parametrize("style", WhiteoutStyle)
+def test_layers_are_marked_as_the_file_system_takes_it(layout: Layout, style: WhiteoutStyle) -> None:
+    storage.save(layout, Found(True, style is WhiteoutStyle.FUSE))
+    assert Unexpected(layout, layout.run, "fuse").whiteout_style is style
 
 
 def test_without_user_namespaces_nothing_is_decided(layout: Layout) -> None:
-    def forbidden() -> None:
-        raise HostUnsupported("user namespaces are forbidden")
-
-    assert storage.choose(layout, forbidden) == "overlay"
+    assert Forbidden(layout, layout.run).storage_driver == "overlay"
     assert not os.path.exists(layout.run_path("driver"))
 
 
