@@ -61,7 +61,6 @@ if TYPE_CHECKING:
 
 _TCP, _UDP = 6, 17
 PACKETS = 64  # of one network before others have their turn
-_SINGLES = 16  # packets one by one, where the last one was alone: asking for another costs as much as the packet
 MESSAGES = 64  # of the hub
 MOST_UNSENT = 4096  # messages that the hub has not read
 _PART = 64 << 10  # bytes of an answer in one message
@@ -268,7 +267,7 @@ class Stack:
         if network is None or network.tun is None:
             return
         tun = network.tun
-        for number in range(1 if tun.singly else PACKETS):
+        for _ in range(PACKETS):
             try:
                 received = tun.receive()
             except OSError as error:
@@ -276,10 +275,8 @@ class Stack:
                 self._close_tun(network)
                 return
             if received is None:
-                tun.singly = _SINGLES if number < 2 else 0
                 return
             self._packet(network, *received)
-        tun.singly = max(tun.singly - 1, 0)
 
     def _packet(self, network: Network, header: bytes, data: memoryview) -> None:
         packet = ip.parse(data)

@@ -18,14 +18,13 @@ _DATA_OFFSET = 12  # of the byte in a TCP header whose upper half counts its wor
 class Tun:
     """The device behind *fd* (non-blocking), which this object owns. *mtu* is that of the network."""
 
-    __slots__ = ("_identification", "_room", "dropped", "fd", "mtu", "singly")
+    __slots__ = ("_identification", "_room", "dropped", "fd", "mtu")
 
     def __init__(self, fd: int, mtu: int = 65520, room: bytearray | None = None) -> None:
         os.set_blocking(fd, False)
         self.fd = fd
         self.mtu = mtu
         self.dropped = 0  # packets that the kernel did not take
-        self.singly = 0  # how often the reader has to look for one packet only
         self._identification = 0
         # Read into again and again; several devices can share it, since a packet is dealt with before the next is read.
         self._room = memoryview(room if room is not None else make_room())
