@@ -14,15 +14,17 @@ said of it is kept.
 import os
 
 ROOT = 1
+CLOSED, PINNED, READABLE, WRITABLE = range(4)  # PINNED: O_PATH, to be opened again; WRITABLE is readable, too
 _SHIFT = 56  # the file system's place is in the bits from here to 62
 _FIRST_DYNAMIC = (1 << 63) - 1
 Parts = tuple[int, ...]
+_NO_GAPS: set[bytes] = set()  # stands for one that is empty, and stays so
 
 
 class Node:
     """A file that is no directory."""
 
-    __slots__ = ("gone", "handles", "layer", "lookups", "more", "name", "number", "parent")
+    __slots__ = ("access", "fd", "gone", "layer", "lookups", "more", "name", "number", "parent")
 
     def __init__(self, number: int, parent: "Directory | None", name: bytes, layer: int) -> None:
         self.number = number
@@ -30,7 +32,8 @@ class Node:
         self.name = name
         self.layer = layer  # where it is, by its index
         self.lookups = 0
-        self.handles: list[int] | None = None  # descriptors that are open
+        self.fd = -1  # through which it is read and written, if it is open
+        self.access = CLOSED  # what `fd` is good for
         self.more: list[tuple[Directory, bytes]] | None = None  # its further names
         self.gone: os.stat_result | None = None  # as it was when its last name went
 
@@ -60,7 +63,7 @@ class Node:
 class Directory(Node):
     """A directory, merged from those of its name in several layers."""
 
-    __slots__ = ("below", "children", "fds", "listing", "parts")
+    __slots__ = ("below", "children", "fds", "gaps", "listing", "order", "parts")
 
     def __init__(self, number: int, parent: "Directory | None", name: bytes, parts: Parts) -> None:
         super().__init__(number, parent, name, parts[0])
@@ -69,6 +72,8 @@ class Directory(Node):
         self.children: dict[bytes, Node] = {}  # those that the kernel knows
         # All names that there are → the layer; of a directory the layers. None: not read yet.
         self.listing: dict[bytes, int | Parts] | None = None
+        self.order: list[bytes] | None = None  # in which names are listed, with some that are gone:
+        self.gaps: set[bytes] = _NO_GAPS
         self.below: dict[bytes, int | Parts] | None = None  # the same without the upper layer; never changes
 
     is_directory = True

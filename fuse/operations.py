@@ -13,12 +13,12 @@ for all attributes that are handed over.
 
 import errno
 import os
-import sys
-import traceback
+import socket
 
 from fuse import scheduler
+from fuse.express import Express
+from fuse.failures import Failures
 from fuse.node import Directory, Node
-from fuse.options import MountOptions
 from fuse.union import Caller, Change, Union
 
 pyfuse3 = scheduler.load()
@@ -29,28 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from typing import Any
 
-    from fuse.ids import Ids
 
-
-class _Failures:
-    """Says of each place once that something went wrong there."""
-
-    def __init__(self) -> None:
-        self._seen: set[object] = set()
-
-    def tell(self, error: Exception) -> None:
-        last = error.__traceback__
-        while last is not None and last.tb_next is not None:
-            last = last.tb_next
-        place = (type(error), last and (last.tb_frame.f_code, last.tb_lineno))
-        if place not in self._seen:
-            self._seen.add(place)
-            sys.stderr.write("fuse: a mistake in the file system; whoever asked gets EIO:\n")
-            traceback.print_exception(error)
-            sys.stderr.flush()
-
-
-_failures = _Failures()
+_failures = Failures()
 
 
 def handler(function: "Callable[..., Any]") -> "Callable[..., Coroutine[Any, Any, Any]]":
@@ -84,7 +64,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
         self._union = union
         self._nodes = union.nodes
         self._static_nlink = options.static_nlink
-        self._ids = _ids(options)
+        self._ids = union.ids
         self._entry = pyfuse3.EntryAttributes()
         self._entry.entry_timeout = self._entry.attr_timeout = options.timeout
         self._nothing = pyfuse3.EntryAttributes()  # a name that is not there, to be believed
@@ -124,6 +104,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
         return entry
 
     def _caller(self, ctx: "Any") -> Caller:
+        self._union.mask(ctx.umask)
         if self._ids is None:
             return Caller(ctx.uid, ctx.gid)
         return Caller(*self._ids.on_disk(ctx.uid, ctx.gid))
@@ -161,7 +142,7 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
             attr.st_atime_ns if fields.update_atime else None,
             attr.st_mtime_ns if fields.update_mtime else None,
         )
-        return self._attributes(node, self._union.setattr(node, change, fh))
+        return self._attributes(node, self._union.setattr(node, change))
 
     @handler
     def readlink(self, inode: int, ctx: "Any") -> bytes:
@@ -197,22 +178,26 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
 
     @handler
     def create(self, parent: int, name: bytes, mode: int, flags: int, ctx: "Any") -> "Any":
-        fd, told = self._union.create(self._directory(parent), name, mode, flags, self._caller(ctx))
-        self._file.fh = fd
+        told = self._union.create(self._directory(parent), name, mode, flags, self._caller(ctx))
+        self._file.fh = told[0].number
+        if flags & os.O_TRUNC and told[1].st_size:
+            told = told[0], self._union.setattr(told[0], Change(size=0))
         return self._file, self._attributes(*told)
 
     @handler
     def open(self, inode: int, flags: int, ctx: "Any") -> "Any":
-        self._file.fh = self._union.open(self._node(inode), flags)
+        if flags & os.O_TRUNC:
+            self._union.setattr(self._node(inode), Change(size=0))
+        self._file.fh = inode
         return self._file
 
     @handler
     def read(self, fh: int, offset: int, size: int) -> bytes:
-        return os.pread(fh, size, offset)
+        return self._union.read(self._node(fh), offset, size)
 
     @handler
     def write(self, fh: int, offset: int, data: bytes) -> int:
-        return self._union.write(fh, data, offset)
+        return self._union.write(self._node(fh), data, offset)
 
     @handler
     def flush(self, fh: int) -> None:
@@ -221,21 +206,21 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
 
     @handler
     def release(self, fh: int) -> None:
-        self._union.release(fh)
+        """The descriptor stays, for the next one who opens it."""
 
     @handler
     def fsync(self, fh: int, datasync: bool) -> None:
-        self._union.fsync(fh, only_data=datasync)
+        self._union.fsync(self._node(fh), only_data=datasync)
 
     @handler
     def opendir(self, inode: int, ctx: "Any") -> int:
-        return self._union.opendir(self._directory(inode))
+        return self._directory(inode).number
 
     @handler
     def readdir(self, fh: int, start: int, token: "Any") -> None:
         """Each entry that is taken is one lookup, except . and .."""
         reply = pyfuse3.readdir_reply
-        for name, node, st, following in self._union.readdir(fh, start):
+        for name, node, st, following in self._union.readdir(self._directory(fh), start):
             if not reply(token, name, self._attributes(node, st), following):
                 self._union.not_told(node)
                 break
@@ -244,11 +229,11 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
 
     @handler
     def releasedir(self, fh: int) -> None:
-        self._union.releasedir(fh)
+        """Nothing was opened."""
 
     @handler
     def fsyncdir(self, fh: int, datasync: bool) -> None:
-        self._union.fsyncdir(fh)
+        self._union.fsyncdir(self._directory(fh))
 
     @handler
     def statfs(self, ctx: "Any") -> "Any":
@@ -275,14 +260,9 @@ class Operations(pyfuse3.Operations):  # type: ignore[name-defined]
         self._union.removexattr(self._node(inode), name)
 
 
-def _ids(options: MountOptions) -> "Ids | None":
-    if options.uid_map or options.gid_map or options.squash_uid is not None or options.squash_gid is not None:
-        from fuse.ids import Ids
-
-        return Ids(options)
-    return None
-
-
 def start(union: Union, fd: int, debug: bool) -> None:
-    """Take over the mount whose descriptor is *fd*."""
-    pyfuse3.init(Operations(union), f"/dev/fd/{fd}", {"debug"} if debug else set())
+    """Take over the mount whose descriptor is *fd*; see fuse/express.py."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    pyfuse3.init(Operations(union), f"/dev/fd/{theirs.detach()}", {"debug"} if debug else set())
+    express = Express(union, fd, ours.detach())
+    scheduler.set_source(express.serve, express.stop)

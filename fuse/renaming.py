@@ -82,6 +82,7 @@ def _replace(union: "Union", source: Place, node: Node, target: Place, other: No
     from_fd, to_fd = union.upper_fd(source[0]), union.upper_fd(target[0])
     leaves = union.is_below(*source)
     st = union.stat(other)
+    union.pin(other, st)
     if isinstance(other, Directory) and other.parts[0] == UPPER and other.parts != (UPPER,):
         union.make_empty(other)
     try:

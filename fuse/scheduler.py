@@ -81,13 +81,14 @@ class _Task:
 
 
 class _Readable:
-    """When the descriptor can be read from: always, until it is to end."""
+    """When the descriptor can be read from: when the source says so."""
 
     def __init__(self) -> None:
-        self.stopped = False
+        self.serve: Callable[[], bool] = lambda: True
+        self.stop: Callable[[], None] = lambda: None
 
     def __call__(self, fd: int) -> _Done:
-        if self.stopped:
+        if not self.serve():
             raise _ClosedResourceError
         return _DONE
 
@@ -130,6 +131,11 @@ def run() -> None:
     raise RuntimeError("a handler waited for something")
 
 
+def set_source(serve: "Callable[[], bool]", stop: "Callable[[], None]") -> None:
+    """*serve* waits for a request for pyfuse3, or returns False at the end; *stop* makes it do that."""
+    _readable.serve, _readable.stop = serve, stop
+
+
 def stop() -> None:
-    """Let the loop end before its next request. To be called from a signal handler, repeatedly until it has ended."""
-    _readable.stopped = True
+    """Let the loop end while it waits. To be called from a signal handler, repeatedly until it has ended."""
+    _readable.stop()

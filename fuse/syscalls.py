@@ -1,7 +1,9 @@
 """The system calls that Python has no name for: a few lines of ctypes, under the names of the manual pages."""
 
 import ctypes
+import errno
 import os
+import struct
 
 CLONE_NEWNS = 0x00020000
 MS_REC, MS_PRIVATE, MS_SLAVE = 1 << 14, 1 << 18, 1 << 19
@@ -89,3 +91,35 @@ def renameat2(from_fd: int, name: bytes, to_fd: int, new: bytes, flags: int) -> 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2)."""
     _check(_libc.fallocate(fd, mode, ctypes.c_longlong(offset), ctypes.c_longlong(length)), "fallocate")
+
+
+NOW = 1 << 70  # in the place of a time in ns
+_AT_SYMLINK_NOFOLLOW = 0x100
+_UTIME_NOW, _UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
+_FCHMODAT2 = 452  # on every architecture
+
+
+def chmod(fd: int, name: bytes, mode: int) -> None:
+    """fchmodat2(2) of *name* in *fd*, which is not followed if it is a symlink."""
+    if _libc.syscall(_FCHMODAT2, fd, name, mode, _AT_SYMLINK_NOFOLLOW) == 0:
+        return
+    code = ctypes.get_errno()
+    if code != errno.ENOSYS:
+        raise OSError(code, os.strerror(code))
+    reached = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        os.chmod(b"/proc/self/fd/%d" % reached, mode)
+    finally:
+        os.close(reached)
+
+
+def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None) -> None:
+    """utimensat(2) of *name* in *fd*, not followed; times in ns, or NOW; None stays."""
+    times = struct.pack("=4q", *_timespec(atime), *_timespec(mtime))
+    _check(_libc.utimensat(fd, name, times, _AT_SYMLINK_NOFOLLOW), "utimensat")
+
+
+def _timespec(time: int | None) -> tuple[int, int]:
+    if time is None:
+        return 0, _UTIME_OMIT
+    return (0, _UTIME_NOW) if time == NOW else divmod(time, 1_000_000_000)

@@ -15,7 +15,7 @@ import resource
 import stat
 
 from fuse import layer, whiteout
-from fuse.node import ROOT, Directory, Node, Numbers, Parts
+from fuse.node import CLOSED, ROOT, Directory, Node, Numbers, Parts
 
 TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Tree:
     def close(self) -> None:
         """Close every descriptor."""
         for node in self.nodes.values():
-            close_all(node.handles or ())
+            self.close_file(node)
         for directory in [self.root, *self._opened]:
             close_all(directory.fds.values())
             directory.fds = {}
@@ -246,9 +246,16 @@ class Tree:
         if listing is parent.below:
             listing = parent.listing = dict(listing)
         if where is None:
-            listing.pop(name, None)
-        else:
-            listing[name] = where
+            if listing.pop(name, None) is not None and parent.order is not None:
+                parent.gaps = parent.gaps or set()
+                parent.gaps.add(name)
+            return
+        if parent.order is not None and name not in listing:
+            if name in parent.gaps:
+                parent.gaps.remove(name)
+            else:
+                parent.order.append(name)
+        listing[name] = where
 
     # Telling, and forgetting
 
@@ -259,8 +266,8 @@ class Tree:
             return os.stat(node.name, dir_fd=self.dir_fd(parent, node.layer), follow_symlinks=False)
         if node is self.root:
             return os.stat(self.root.fds[node.layer])
-        if node.handles:
-            return os.fstat(node.handles[0])
+        if node.access:
+            return os.fstat(node.fd)
         if node.gone is None:
             raise fail(errno.ESTALE)
         return node.gone
@@ -273,22 +280,30 @@ class Tree:
             if node is not None:
                 node.lookups -= times
                 if node.lookups <= 0:
-                    self._release(node)
+                    self.release(node)
 
-    def _release(self, node: Node) -> None:
+    def close_file(self, node: Node) -> None:
+        """Close the descriptor through which *node* is read and written."""
+        if node.access:
+            os.close(node.fd)
+            node.fd, node.access = -1, CLOSED
+
+    def release(self, node: Node) -> None:
         """Remove *node*, and the directories above that were there for its sake only."""
-        while node.lookups <= 0 and node is not self.root and not node.handles:
+        while node.lookups <= 0 and node is not self.root:
             if isinstance(node, Directory):
                 if node.children:
                     return
                 self._close_fds(node)
+            elif node.access:
+                self.close_file(node)
             self.nodes.pop(node.number, None)
             above = node.parent
             for parent, name in node.places():
                 if parent.children.get(name) is node:
                     del parent.children[name]
                     if parent is not above:
-                        self._release(parent)
+                        self.release(parent)
             if above is None:
                 return
             node = above

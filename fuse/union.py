@@ -10,9 +10,9 @@ import os
 import stat
 from typing import NamedTuple, cast
 
-from fuse import renaming, xattrs
+from fuse import renaming, syscalls, xattrs
 from fuse.layer import fd_path
-from fuse.node import Directory, Node
+from fuse.node import PINNED, READABLE, WRITABLE, Directory, Node
 from fuse.tree import UPPER, fail
 from fuse.upper import Upper
 from fuse.whiteout import PREFIX
@@ -21,12 +21,14 @@ TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fuse.ids import Ids
     from fuse.options import MountOptions
 
-_NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AS_IT_IS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_KEPT_FLAGS = os.O_SYNC | os.O_DSYNC | os.O_TRUNC
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
+_MOST_FILES = 512  # that are kept open without need
+_GAPS = 1000  # that the order of a directory's names may have
 Told = tuple[Node, os.stat_result]
 
 
@@ -38,7 +40,7 @@ class Caller(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What setattr changes; None stays. Times in ns."""
+    """What setattr changes; None stays. Times in ns, or syscalls.NOW."""
 
     mode: int | None = None
     uid: int | None = None
@@ -46,16 +48,7 @@ class Change(NamedTuple):
     size: int | None = None
     atime: int | None = None
     mtime: int | None = None
-
-
-class Listing:
-    """A directory that somebody reads: its names as they were when he began."""
-
-    __slots__ = ("directory", "names")
-
-    def __init__(self, directory: Directory) -> None:
-        self.directory = directory
-        self.names: list[bytes] = []
+    kill_set_ids: bool = False
 
 
 class Union(Upper):
@@ -65,11 +58,16 @@ class Union(Upper):
         super().__init__(options)
         self.options = options
         self.acl = not options.noacl
-        self.files: dict[int, Node] = {}  # descriptor → what it has open
-        self._listings: dict[int, Listing] = {}
-        self._next_listing = 1
+        self._files: dict[Node, None] = {}  # those that are open, the longest open first
+        self._umask = -1
+        self.ids = _ids(options)
         self._own = (Caller(os.geteuid(), os.getegid()), Caller(None, None))
-        self._write_only = os.O_RDWR if options.writeback else os.O_WRONLY  # writeback reads what it writes a part of
+
+    def mask(self, umask: int) -> None:
+        """Have the system take *umask* from what is made, unless an ACL of the directory says what is to be instead."""
+        if umask != self._umask:
+            self._umask = umask
+            os.umask(umask)
 
     def nlink(self, node: Node, st: os.stat_result) -> int:
         """The number of links to show."""
@@ -85,22 +83,21 @@ class Union(Upper):
 
     # Making
 
-    def create(self, parent: Directory, name: bytes, mode: int, flags: int, caller: Caller) -> tuple[int, Told]:
-        """A regular file, opened: its descriptor, and what it is. One that is there is opened, unless with O_EXCL."""
+    def create(self, parent: Directory, name: bytes, mode: int, flags: int, caller: Caller) -> Told:
+        """A regular file. One that is there is taken as it is, unless *flags* have O_EXCL."""
         if self._is_there(parent, name):
             found = self.lookup(parent, name)
             if flags & os.O_EXCL or found is None:
                 raise fail(errno.EEXIST)
-            return self.open(found[0], flags), found
+            return found
         fds = []
 
         def make(made: bytes, to_fd: int) -> None:
-            how = _NEW_FILE | self._access(flags) | flags & _KEPT_FLAGS
-            fds.append(os.open(made, how, mode & 0o7777, dir_fd=to_fd))
+            fds.append(os.open(made, _NEW_FILE, mode & 0o7777, dir_fd=to_fd))
 
         told = self._make(parent, name, make, mode, caller)
-        self._opened_file(told[0], fds[0])
-        return fds[0], told
+        self._opened_file(told[0], fds[0], WRITABLE)
+        return told
 
     def mkdir(self, parent: Directory, name: bytes, mode: int, caller: Caller) -> Told:
         """An empty directory."""
@@ -155,11 +152,11 @@ class Union(Upper):
                     raise
                 aside = True  # a whiteout of nothing
             else:
-                self._give_owner(upper_fd, name, upper_fd, mode, caller)
+                self._give_owner(upper_fd, name, upper_fd, caller)
         if aside:
             made = self.stage.name()
             make(made, self.stage.fd)
-            self._give_owner(self.stage.fd, made, upper_fd, mode, caller)
+            self._give_owner(self.stage.fd, made, upper_fd, caller)
             self.settle(made, parent, name, is_directory=stat.S_ISDIR(mode))
         st = os.stat(name, dir_fd=upper_fd, follow_symlinks=False)
         where = (UPPER,) if stat.S_ISDIR(st.st_mode) else UPPER
@@ -178,11 +175,12 @@ class Union(Upper):
             return False  # the system will say
         return self.find(parent, name) is not None
 
-    def _give_owner(self, fd: int, name: bytes, parent_fd: int, mode: int, caller: Caller | None) -> None:
+    def _give_owner(self, fd: int, name: bytes, parent_fd: int, caller: Caller | None) -> None:
         """A file just made belongs to *caller*, or to its directory's group where that says so."""
         if caller is None or (fd == parent_fd and caller in self._own):
             return
         above = os.stat(parent_fd)
+        mode = os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode
         gid = above.st_gid if above.st_mode & stat.S_ISGID else caller.gid
         uid = caller.uid
         os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=fd, follow_symlinks=False)
@@ -198,8 +196,18 @@ class Union(Upper):
         self.check_writable()
         node = self.child(parent, name)
         st = self.stat(node)
+        self.pin(node, st)
         self.hide(parent, name)
         self.gone(node, parent, name, st)
+
+    def pin(self, node: Node, st: os.stat_result) -> None:
+        """*node*, of which *st* tells, may lose its last name: it stays within reach of those who have it open."""
+        if not node.access and not node.more and node.lookups and stat.S_ISREG(st.st_mode) and node.parent is not None:
+            try:
+                node.fd = os.open(node.name, _AS_IT_IS, dir_fd=self.dir_fd(node.parent, node.layer))
+                node.access = PINNED
+            except OSError:
+                pass  # too many are open: whoever has this one open will miss it
 
     def rmdir(self, parent: Directory, name: bytes) -> None:
         """Remove an empty directory."""
@@ -242,9 +250,9 @@ class Union(Upper):
                 self._numbers.drop(st)
             node.gone = _with_links(st, links)
             if isinstance(node, Directory):
-                node.listing, node.below = {}, None
+                node.listing, node.below, node.order = {}, None, None
         if node.lookups <= 0:
-            self._release(node)
+            self.release(node)
 
     def rename(self, parent: Directory, name: bytes, new_parent: Directory, new_name: bytes, flags: int = 0) -> None:
         """rename(2), with the flags of renameat2(2). See fuse/renaming.py."""
@@ -253,65 +261,49 @@ class Union(Upper):
 
     # Changing
 
-    def setattr(self, node: Node, change: Change, fd: int | None = None) -> os.stat_result:
-        """Change attributes of *node*; what stat(2) says then. *fd* is one that the caller has open."""
+    def setattr(self, node: Node, change: Change) -> os.stat_result:
+        """Change attributes of *node*; what stat(2) says then. Owner before mode, for it takes away setuid bits."""
         self.copy_up(node, data=change.size != 0)
-        if fd is None:
-            fd = node.handles[0] if node.parent is None and node.handles else None
-        if fd is None:
-            fd = self._open_for(node, change)
-            try:
-                return self._change(fd, change)
-            finally:
-                os.close(fd)
-        return self._change(fd, change)
-
-    def _open_for(self, node: Node, change: Change) -> int:
-        if node is self.root:
-            return os.dup(self.root.fds[UPPER])
-        if node.parent is None:
-            raise fail(errno.ESTALE)
-        how = _AS_IT_IS if change.size is None else os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        return os.open(node.name, how, dir_fd=self.dir_fd(node.parent, UPPER))
-
-    @staticmethod
-    def _change(fd: int, change: Change) -> os.stat_result:
-        """Owner before mode: the former takes away the bits for setuid that the latter may give."""
-        path = fd_path(fd)
+        fd, name = self._at(node)
         if change.size is not None:
-            os.truncate(path, change.size)
+            os.ftruncate(self.file_fd(node, write=True), change.size)
+        if change.kill_set_ids:
+            self.drop_set_ids(node)
         if change.uid is not None or change.gid is not None:
-            os.chown(path, -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid)
+            uid, gid = -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid
+            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
         if change.mode is not None:
-            os.chmod(path, stat.S_IMODE(change.mode))
+            syscalls.chmod(fd, name, stat.S_IMODE(change.mode))
         if change.atime is not None or change.mtime is not None:
-            st = os.fstat(fd)
-            os.utime(
-                path,
-                ns=(
-                    st.st_atime_ns if change.atime is None else change.atime,
-                    st.st_mtime_ns if change.mtime is None else change.mtime,
-                ),
-            )
-        return os.fstat(fd)
+            syscalls.utimensat(fd, name, change.atime, change.mtime)
+        return self.stat(node)
 
-    # Open files
+    def _at(self, node: Node) -> tuple[int, bytes]:
+        """A descriptor and a name, for calls that take both."""
+        if node.parent is not None:
+            return self.dir_fd(node.parent, node.layer), node.name
+        if node is self.root:
+            return self.root.fds[node.layer], b"."
+        if isinstance(node, Directory) and node.layer in node.fds:
+            return node.fds[node.layer], b"."
+        raise fail(errno.ESTALE)
 
-    def open(self, node: Node, flags: int) -> int:
-        """A descriptor through which *node* is read or written; `release` closes it."""
-        writes = flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC
-        if writes:
-            self.check_writable()
-            if node.layer != UPPER:
-                self.copy_up(node, data=not flags & os.O_TRUNC)
-        how = self._access(flags) | flags & _KEPT_FLAGS | os.O_NONBLOCK | os.O_CLOEXEC
+    # Files
+
+    def file_fd(self, node: Node, *, write: bool = False) -> int:
+        """A descriptor through which *node* is read, or also written, good until the next request."""
+        if node.access >= (WRITABLE if write else READABLE):
+            return node.fd
+        if write:
+            self.copy_up(node)
+        how = (os.O_RDWR if write else os.O_RDONLY) | os.O_NONBLOCK | os.O_CLOEXEC
         if node.parent is not None:
             fd = self._open_at(node, node.parent, how | os.O_NOFOLLOW)
-        elif node.handles:
-            fd = os.open(fd_path(node.handles[0]), how)
+        elif node.access:
+            fd = os.open(fd_path(node.fd), how)
         else:
             raise fail(errno.ESTALE)
-        self._opened_file(node, fd)
+        self._opened_file(node, fd, WRITABLE if write else READABLE)
         return fd
 
     def _open_at(self, node: Node, parent: Directory, how: int) -> int:
@@ -321,86 +313,90 @@ class Union(Upper):
             if error.errno != errno.EMFILE:
                 raise
         self.trim(0)
+        self._close_files(0)
         return os.open(node.name, how, dir_fd=self.dir_fd(parent, node.layer))
 
-    def _access(self, flags: int) -> int:
-        how = flags & os.O_ACCMODE
-        return self._write_only if how == os.O_WRONLY else how
+    def _opened_file(self, node: Node, fd: int, access: int) -> None:
+        self.close_file(node)
+        node.fd, node.access = fd, access
+        self._files[node] = None
+        if len(self._files) > _MOST_FILES:
+            self._close_files(_MOST_FILES // 2)
 
-    def _opened_file(self, node: Node, fd: int) -> None:
-        self.files[fd] = node
-        if node.handles is None:
-            node.handles = [fd]
-        else:
-            node.handles.append(fd)
+    def close_file(self, node: Node) -> None:
+        """Close the descriptor through which *node* is read and written."""
+        self._files.pop(node, None)
+        super().close_file(node)
 
-    def release(self, fd: int) -> None:
-        """Whoever had it open has closed it."""
-        node = self.files.pop(fd)
-        if node.handles is not None:
-            node.handles.remove(fd)
-        os.close(fd)
-        if not node.lookups:
-            self._release(node)
+    def _close_files(self, most: int) -> None:
+        """Close those that were opened first. One that has no name could not be opened again."""
+        for node in list(self._files)[: len(self._files) - most]:
+            if node.parent is not None:
+                self.close_file(node)
 
-    @staticmethod
-    def write(fd: int, data: bytes, offset: int) -> int:
+    def read(self, node: Node, offset: int, size: int) -> bytes:
+        """Content."""
+        return os.pread(self.file_fd(node), size, offset)
+
+    def write(self, node: Node, data: "bytes | memoryview", offset: int) -> int:
         """Write all of *data*; its length."""
+        fd = self.file_fd(node, write=True)
         done = os.pwrite(fd, data, offset)
         while done < len(data):
             done += os.pwrite(fd, memoryview(data)[done:], offset + done)
         return done
 
-    def fsync(self, fd: int, *, only_data: bool) -> None:
+    def drop_set_ids(self, node: Node) -> None:
+        """*node* has been written by somebody who may not leave the bits for setuid and setgid."""
+        mode = self.stat(node).st_mode
+        taken = mode & stat.S_ISUID | (mode & stat.S_ISGID if mode & stat.S_IXGRP else 0)
+        if taken and stat.S_ISREG(mode):
+            os.fchmod(self.file_fd(node, write=True), stat.S_IMODE(mode & ~taken))
+
+    def fsync(self, node: Node, *, only_data: bool) -> None:
         """Wait until what was written is on disk."""
-        if self.sync:
-            (os.fdatasync if only_data else os.fsync)(fd)
+        if self.sync and node.layer == UPPER:
+            (os.fdatasync if only_data else os.fsync)(self.file_fd(node))
 
     # Open directories
 
-    def opendir(self, directory: Directory) -> int:
-        """A number for `readdir`; `releasedir` ends it."""
-        self.trim()
-        number = self._next_listing
-        self._next_listing += 1
-        self._listings[number] = Listing(directory)
-        return number
+    def readdir(self, directory: Directory, start: int) -> "Iterator[tuple[bytes, Node, os.stat_result, int]]":
+        """What is in *directory*, from *start* on: name, node, stat, and where the next one starts.
 
-    def readdir(self, number: int, start: int) -> "Iterator[tuple[bytes, Node, os.stat_result, int]]":
-        """What is in the directory, from *start* on: name, node, stat, and where the next one starts.
-
-        *start* 0 takes the names anew. A name that is gone is passed over; whoever takes an entry counts the lookup.
+        Positions stay what they are while names come and go: a name that is gone leaves a gap, which it fills when it
+        comes again; others are put at the end. Whoever takes an entry counts the lookup.
         """
-        opened = self._listings[number]
-        directory = opened.directory
-        if start == 0:
-            opened.names = [b".", b"..", *self.listing(directory)]
-        names = opened.names
-        for at in range(start, len(names)):
-            name = names[at]
+        order = self._order(directory, start)
+        listing = self.listing(directory)
+        for at in range(start, 2):
+            dots = directory if at == 0 or directory.parent is None else directory.parent
+            yield (b".", b"..")[at], dots, self.stat(dots), at + 1
+        for at in range(max(start, 2), len(order)):
+            name = order[at]
+            if name not in listing:
+                continue
             node = directory.children.get(name)
             if node is not None:
-                yield name, node, self.stat(node), at + 1
-            elif at < 2:
-                node = directory if at == 0 or directory.parent is None else directory.parent
                 yield name, node, self.stat(node), at + 1
             else:
                 found = self.find(directory, name)
                 if found is not None:
                     yield (name, *self.enter(directory, name, *found), at + 1)
 
+    def _order(self, directory: Directory, start: int) -> list[bytes]:
+        order = directory.order
+        if order is None or (start == 0 and len(directory.gaps) > len(order) // 2 + _GAPS):
+            order = directory.order = [b".", b"..", *self.listing(directory)]
+            directory.gaps = set()
+        return order
+
     def not_told(self, node: Node) -> None:
         """The kernel had no room for the entry of *node*."""
         if not node.lookups:
-            self._release(node)
+            self.release(node)
 
-    def releasedir(self, number: int) -> None:
-        """Nobody reads it any more."""
-        self._listings.pop(number, None)
-
-    def fsyncdir(self, number: int) -> None:
+    def fsyncdir(self, directory: Directory) -> None:
         """Wait until what was done to the directory is on disk."""
-        directory = self._listings[number].directory
         if not self.sync or directory.layer != UPPER or (directory.parent is None and directory is not self.root):
             return
         fd = os.open(fd_path(self.dir_fd(directory, UPPER)), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -444,14 +440,22 @@ class Union(Upper):
             os.removexattr(path, kept)
 
     def _reached(self, node: Node) -> "_Reached":
-        if node.handles:
-            return _Reached(node.handles[0], -1)
+        if node.access:
+            return _Reached(node.fd, -1)
         if isinstance(node, Directory) and (node.parent is None or node.layer in node.fds):
             return _Reached(self.dir_fd(node, node.layer), -1)
         if node.parent is None:
             raise fail(errno.ESTALE)
         fd = os.open(node.name, _AS_IT_IS, dir_fd=self.dir_fd(node.parent, node.layer))
         return _Reached(fd, fd)
+
+
+def _ids(options: "MountOptions") -> "Ids | None":
+    if options.uid_map or options.gid_map or options.squash_uid is not None or options.squash_gid is not None:
+        from fuse.ids import Ids
+
+        return Ids(options)
+    return None
 
 
 class _Reached:

@@ -27,8 +27,6 @@ TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
     from fuse.options import MountOptions
 
-_REOPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-
 
 class Upper(Tree):
     """A tree, and what changes its upper layer. Without one, every change fails with EROFS."""
@@ -110,8 +108,7 @@ class Upper(Tree):
         _set_times(upper_fd, times)
         node.layer = UPPER
         self.record(parent, name, UPPER)
-        if node.handles:
-            self._reopen(node, upper_fd, name)
+        self.close_file(node)  # who reads the file below reads on in the copy
         if st.st_nlink > 1:
             self._keep_links(node, st.st_nlink)
 
@@ -122,14 +119,6 @@ class Upper(Tree):
         except OSError:
             self.stage.discard(made)
             raise
-
-    @staticmethod
-    def _reopen(node: Node, upper_fd: int, name: bytes) -> None:
-        """Those who read the file below read on in the copy."""
-        fd = os.open(name, _REOPEN, dir_fd=upper_fd)
-        for handle in node.handles or ():
-            os.dup2(fd, handle, inheritable=False)
-        os.close(fd)
 
     def _keep_links(self, node: Node, links: int) -> None:
         self.unseen[node.number] = self.unseen.get(node.number, 0) + links - 1
@@ -170,7 +159,7 @@ class Upper(Tree):
             else:
                 self.copy_up(child)
             if not child.lookups:
-                self._release(child)
+                self.release(child)
         self._cut_off(directory)
 
     def _cut_off(self, directory: Directory) -> None:
@@ -210,8 +199,8 @@ class Upper(Tree):
 
     def hide(self, parent: Directory, name: bytes, *, is_directory: bool = False) -> None:
         """Remove *name* from *parent* in the upper layer, if it is there, and hide what is below."""
+        is_above = self._is_in_upper(parent, name)  # asked before what it is asked of comes up
         upper_fd = self.upper_fd(parent)
-        is_above = self._is_in_upper(parent, name)
         if not self.is_below(parent, name):
             if is_directory:
                 self._remove_directory(upper_fd, name)

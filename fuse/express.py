@@ -1,0 +1,340 @@
+"""Requests that are answered here rather than by pyfuse3: the frequent ones, and those that it does not know.
+
+    kernel ◀─▶ /dev/fuse ◀─▶ express ◀─▶ socket pair ◀─▶ libfuse, pyfuse3 ◀─▶ operations
+
+pyfuse3 is given one end of a socket pair for the device. What comes out of the device is looked at here first. A
+request that has a handler is answered at once; any other is passed on, and the answer back. INIT is passed on, too, and
+the answer amended: so that the kernel keeps listings of directories, takes setuid bits from files without asking for
+attributes at each write, and leaves the umask to the system, which knows about default ACLs.
+
+The kernel neither opens nor releases files and directories: it asks once, is told that this is not supported, and takes
+it for granted from then on. A file is opened here when it is first read or written, and closed when others need the
+room. (pyfuse3's handlers are not told which file is read, only what `open` gave them.)
+
+The answer is one write of one structure, made from stat(2) by one call; content goes between the device and the file
+through a buffer that is always the same.
+"""
+
+import errno
+import os
+
+from fuse import syscalls, wire
+from fuse.failures import Failures
+from fuse.node import Directory, Node
+from fuse.union import Caller, Change, Union
+
+TYPE_CHECKING = False  # typing's own, without the import
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Handler = Callable[[int, int, int, int, int], None]
+
+_BUFFER = (1 << 20) + 4096  # what the longest request has, and a header
+_HEADER = wire.HEADER.size
+_NO_ATTR = (0,) * 16
+_BILLION = 1_000_000_000
+_BACKGROUND, _CONGESTED = 64, 48  # requests that nobody waits for, at once
+
+
+class _Stop(Exception):
+    pass
+
+
+class Express:
+    """Serves *device_fd*; what it passes on goes to *channel_fd*, at the other end of which is libfuse."""
+
+    def __init__(self, union: Union, device_fd: int, channel_fd: int) -> None:
+        self._union = union
+        self._nodes = union.nodes
+        self._device, self._channel = device_fd, channel_fd
+        self._buffer = bytearray(_BUFFER)
+        self._view = memoryview(self._buffer)
+        self._content = bytearray(_BUFFER)
+        self._content_view = memoryview(self._content)
+        self._passed = False  # a request is with pyfuse3
+        self._opcode = 0
+        self._offered = 0  # flags that the kernel knows
+        self._idle = False
+        self._failures = Failures()
+        self._static_nlink = union.options.static_nlink
+        seconds = int(union.options.timeout)
+        self._valid = (seconds, int((union.options.timeout - seconds) * 1e9))
+        self._handlers: dict[int, Handler] = {
+            wire.LOOKUP: self._lookup,
+            wire.FORGET: self._forget,
+            wire.BATCH_FORGET: self._batch_forget,
+            wire.GETATTR: self._getattr,
+            wire.SETATTR: self._setattr,
+            wire.READ: self._read,
+            wire.WRITE: self._write,
+            wire.CREATE: self._create,
+            wire.UNLINK: self._unlink,
+            wire.READDIRPLUS: self._readdirplus,
+            wire.FALLOCATE: self._fallocate,
+            wire.LSEEK: self._lseek,
+            wire.COPY_FILE_RANGE: self._copy_file_range,
+            wire.FSYNC: self._fsync,
+            **dict.fromkeys((wire.OPEN, wire.OPENDIR, wire.FLUSH, wire.STATX), self._unknown),
+            **dict.fromkeys((wire.RELEASE, wire.RELEASEDIR), self._nothing),
+            wire.INTERRUPT: self._no_answer,
+        }
+
+    # The loop
+
+    def stop(self) -> None:
+        """Have `serve` return, if it waits. To be called from a signal handler, repeatedly."""
+        if self._idle:
+            raise _Stop
+
+    def serve(self) -> bool:
+        """Answer requests until there is one for pyfuse3 (True), or the file system is unmounted (False)."""
+        try:
+            return self._serve()
+        except _Stop:
+            return False
+
+    def _serve(self) -> bool:
+        if self._passed:
+            self._pass_back()
+        device, buffers, unpack, handlers = self._device, [self._buffer], wire.HEADER.unpack_from, self._handlers
+        while True:
+            try:
+                self._idle = True
+                length = os.readv(device, buffers)
+                self._idle = False
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return False
+                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
+                    continue
+                raise
+            _, opcode, unique, nodeid, uid, gid, _, _ = unpack(self._buffer)
+            handle = handlers.get(opcode)
+            if handle is None:
+                self._pass_on(opcode, length)
+                return True
+            try:
+                handle(unique, nodeid, length, uid, gid)
+            except OSError as error:
+                self._refuse(unique, error.errno or errno.EIO)
+            except Exception as error:
+                self._failures.tell(error)
+                self._refuse(unique, errno.EIO)
+
+    def _refuse(self, unique: int, code: int) -> None:
+        try:
+            os.write(self._device, wire.ANSWER.pack(16, -code, unique))
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):  # nobody waits for the answer any more
+                raise
+
+    def _pass_on(self, opcode: int, length: int) -> None:
+        self._opcode = opcode
+        self._passed = True
+        if opcode == wire.INIT:
+            self._offered = wire.INIT_IN.unpack_from(self._buffer, _HEADER)[3]
+        sent = 0
+        while sent < length:
+            sent += os.write(self._channel, self._view[sent:length])
+
+    def _pass_back(self) -> None:
+        self._passed = False
+        answer = os.read(self._channel, 16)
+        length = wire.ANSWER.unpack(answer)[0]
+        while len(answer) < length:
+            answer += os.read(self._channel, length - len(answer))
+        if self._opcode == wire.INIT:
+            answer = amended(answer, self._offered, writeback=self._union.options.writeback)
+        try:
+            os.write(self._device, answer)
+        except OSError as error:
+            if error.errno != errno.ENOENT:
+                raise
+
+    def _unknown(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """Never asked again."""
+        self._refuse(unique, errno.ENOSYS)
+
+    def _nothing(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._refuse(unique, 0)
+
+    def _no_answer(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """INTERRUPT: what it is about has been answered."""
+
+    # Names and attributes
+
+    def _directory(self, nodeid: int) -> Directory:
+        node = self._nodes.get(nodeid)
+        if not isinstance(node, Directory):
+            raise OSError(errno.ESTALE if node is None else errno.ENOTDIR, "")
+        return node
+
+    def _node(self, nodeid: int) -> Node:
+        node = self._nodes.get(nodeid)
+        if node is None:
+            raise OSError(errno.ESTALE, "")
+        return node
+
+    def _attr(self, node: Node, st: os.stat_result) -> tuple[int, ...]:
+        """The fields of struct fuse_attr."""
+        atime, mtime, ctime = st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns
+        mode, links, rdev = st.st_mode, st.st_nlink, st.st_rdev
+        if node.is_directory or self._union.unseen:
+            links = 1 if self._static_nlink and node.is_directory else self._union.nlink(node, st)
+        uid, gid = st.st_uid, st.st_gid
+        ids = self._union.ids
+        if ids is not None:
+            uid, gid = ids.shown(uid, gid)
+        return (
+            node.number, st.st_size, st.st_blocks,
+            atime // _BILLION, mtime // _BILLION, ctime // _BILLION,
+            atime % _BILLION, mtime % _BILLION, ctime % _BILLION,
+            mode, links, uid, gid, wire.device(rdev) if rdev else 0, st.st_blksize, 0,
+        )  # fmt: skip
+
+    def _entry(self, unique: int, node: Node, st: os.stat_result) -> None:
+        seconds, ns = self._valid
+        head = (wire.ENTRY_OUT.size, 0, unique, node.number, 0, seconds, seconds, ns, ns)
+        os.write(self._device, wire.ENTRY_OUT.pack(*head, *self._attr(node, st)))
+
+    def _lookup(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._union.trim()
+        told = self._union.lookup(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
+        if told is not None:
+            self._entry(unique, *told)
+        else:
+            seconds, ns = self._valid
+            os.write(
+                self._device, wire.ENTRY_OUT.pack(wire.ENTRY_OUT.size, 0, unique, 0, 0, seconds, 0, ns, 0, *_NO_ATTR)
+            )
+
+    def _forget(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._union.forget(((nodeid, wire.FORGET_IN.unpack_from(self._buffer, _HEADER)[0]),))
+
+    def _batch_forget(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        count, _ = wire.BATCH_FORGET_IN.unpack_from(self._buffer, _HEADER)
+        start = _HEADER + wire.BATCH_FORGET_IN.size
+        self._union.forget(wire.FORGET_ONE.iter_unpack(self._view[start : start + count * wire.FORGET_ONE.size]))
+
+    def _getattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        node = self._node(nodeid)
+        self._attributes(unique, node, self._union.stat(node))
+
+    def _attributes(self, unique: int, node: Node, st: os.stat_result) -> None:
+        head = (wire.ATTR_OUT.size, 0, unique, *self._valid, 0)
+        os.write(self._device, wire.ATTR_OUT.pack(*head, *self._attr(node, st)))
+
+    def _setattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        node = self._node(nodeid)
+        asked = wire.SetAttr._make(wire.SETATTR_IN.unpack_from(self._buffer, _HEADER))
+        valid = asked.valid
+        to_uid = asked.uid if valid & wire.FATTR_UID else None
+        to_gid = asked.gid if valid & wire.FATTR_GID else None
+        if self._union.ids is not None:
+            to_uid, to_gid = self._union.ids.on_disk(to_uid, to_gid)
+        atime = asked.atime * _BILLION + asked.atimensec if valid & wire.FATTR_ATIME else None
+        mtime = asked.mtime * _BILLION + asked.mtimensec if valid & wire.FATTR_MTIME else None
+        change = Change(
+            asked.mode if valid & wire.FATTR_MODE else None,
+            to_uid,
+            to_gid,
+            asked.size if valid & wire.FATTR_SIZE else None,
+            syscalls.NOW if valid & wire.FATTR_ATIME_NOW else atime,
+            syscalls.NOW if valid & wire.FATTR_MTIME_NOW else mtime,
+            bool(valid & wire.FATTR_KILL_SUIDGID),
+        )
+        self._attributes(unique, node, self._union.setattr(node, change))
+
+    def _create(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(self._buffer, _HEADER)
+        name = bytes(self._view[_HEADER + wire.CREATE_IN.size : length - 1])
+        union = self._union
+        union.mask(umask)
+        ids = union.ids
+        caller = Caller(uid, gid) if ids is None else Caller(*ids.on_disk(uid, gid))
+        node, st = union.create(self._directory(nodeid), name, mode, flags, caller)
+        if flags & os.O_TRUNC and st.st_size:
+            st = union.setattr(node, Change(size=0))
+        seconds, ns = self._valid
+        head = (wire.CREATE_OUT.size, 0, unique, node.number, 0, seconds, seconds, ns, ns)
+        answer = wire.CREATE_OUT.pack(*head, *self._attr(node, st), 0, wire.FOPEN_KEEP_CACHE, 0)
+        os.write(self._device, answer)
+
+    def _unlink(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._union.unlink(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
+        self._refuse(unique, 0)
+
+    # Content
+
+    def _read(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, offset, size, *_ = wire.READ_IN.unpack_from(self._buffer, _HEADER)
+        content = self._content_view
+        done = os.preadv(self._union.file_fd(self._node(nodeid)), [content[16 : 16 + size]], offset)
+        wire.ANSWER.pack_into(self._content, 0, 16 + done, 0, unique)
+        os.write(self._device, content[: 16 + done])
+
+    def _write(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(self._buffer, _HEADER)
+        start = _HEADER + wire.WRITE_IN.size
+        node = self._node(nodeid)
+        done = self._union.write(node, self._view[start : start + size], offset)
+        if flags & wire.WRITE_KILL_SUIDGID:
+            self._union.drop_set_ids(node)
+        os.write(self._device, wire.WRITE_OUT.pack(wire.WRITE_OUT.size, 0, unique, done, 0))
+
+    def _fsync(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, flags, _ = wire.FSYNC_IN.unpack_from(self._buffer, _HEADER)
+        self._union.fsync(self._node(nodeid), only_data=bool(flags & 1))
+        self._refuse(unique, 0)
+
+    def _fallocate(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, offset, size, mode, _ = wire.FALLOCATE_IN.unpack_from(self._buffer, _HEADER)
+        syscalls.fallocate(self._union.file_fd(self._node(nodeid), write=True), mode, offset, size)
+        self._refuse(unique, 0)
+
+    def _lseek(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, offset, whence, _ = wire.LSEEK_IN.unpack_from(self._buffer, _HEADER)
+        found = os.lseek(self._union.file_fd(self._node(nodeid)), offset, whence)
+        os.write(self._device, wire.LSEEK_OUT.pack(wire.LSEEK_OUT.size, 0, unique, found))
+
+    def _copy_file_range(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        _, start, target, _, to, size, _ = wire.COPY_FILE_RANGE_IN.unpack_from(self._buffer, _HEADER)
+        union = self._union
+        to_fd = union.file_fd(self._node(target), write=True)  # first: it may bring up the source, if it is the same
+        done = os.copy_file_range(union.file_fd(self._node(nodeid)), to_fd, min(size, 1 << 30), start, to)
+        os.write(self._device, wire.WRITE_OUT.pack(wire.WRITE_OUT.size, 0, unique, done, 0))
+
+    # Directories
+
+    def _readdirplus(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """Each entry that is told of is one lookup, except . and .., of which the kernel takes the name alone."""
+        _, start, size, *_ = wire.READ_IN.unpack_from(self._buffer, _HEADER)
+        content, fixed = self._content, wire.DIRENTPLUS
+        end, at = 16 + min(size, len(content) - 16), 16
+        seconds, ns = self._valid
+        for name, node, st, following in self._union.readdir(self._directory(nodeid), start):
+            after = at + fixed.size + (len(name) + 7 & ~7)
+            if after > end:
+                self._union.not_told(node)
+                break
+            told = following > 2
+            head = (node.number if told else 0, 0, seconds, seconds, ns, ns)
+            attr = self._attr(node, st)
+            fixed.pack_into(content, at, *head, *attr, node.number, following, len(name), st.st_mode >> 12)
+            content[at + fixed.size : after] = name.ljust(after - at - fixed.size, b"\0")
+            node.lookups += told
+            at = after
+        wire.ANSWER.pack_into(content, 0, at, 0, unique)
+        os.write(self._device, self._content_view[:at])
+
+
+def amended(answer: bytes, offered: int, *, writeback: bool) -> bytes:
+    """libfuse's *answer* to INIT, with what it does not know or do otherwise. *offered*: what the kernel can do."""
+    fields = list(wire.INIT_OUT.unpack_from(answer))
+    if fields[1]:
+        return answer
+    wanted = wire.DONT_MASK | wire.HANDLE_KILLPRIV_V2 | wire.EXPLICIT_INVAL_DATA | wire.CACHE_SYMLINKS
+    unwanted = wire.ATOMIC_O_TRUNC | wire.AUTO_INVAL_DATA | wire.HANDLE_KILLPRIV | wire.READDIRPLUS_AUTO
+    fields[6] = (fields[6] | (wanted & offered)) & ~unwanted
+    fields[7], fields[8] = _BACKGROUND, _CONGESTED
+    return wire.INIT_OUT.pack(*fields) + answer[wire.INIT_OUT.size :]
