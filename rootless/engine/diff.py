@@ -26,7 +26,13 @@ def diff(engine: Engine, container_id: str) -> list[tuple[str, str]]:
         for change in _Changes(record.get("host_hidden", ()), engine.whiteout_style).find(upper, lowers, prefix)
         if not (change[1] in mounted and _is_stub(upper + change[1][len(prefix) :]))
     ]
-    return sorted(_without_idle_parents(changes), key=lambda change: change[1])
+    made = {parent for path in record.get("host_hidden", ()) for parent in _parents(path)}
+    return sorted(_without_idle_parents(changes, made), key=lambda change: change[1])
+
+
+def _parents(path: str) -> Iterator[str]:
+    while (path := os.path.dirname(path)) != "/":
+        yield path
 
 
 def _trees(engine: Engine, record: Record) -> list[tuple[str, list[str], str]]:
@@ -136,14 +142,14 @@ def _is_stub(path: str) -> bool:
         return False
 
 
-def _without_idle_parents(changes: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Leave out changed directories below which nothing is left: they were copied up for a mount point."""
+def _without_idle_parents(changes: list[tuple[str, str]], made: set[str]) -> list[tuple[str, str]]:
+    """Leave out changed directories below which nothing is left: they came up for a mount point, or are of *made*."""
     kept = {path for kind, path in changes}
     idle = {
         path
         for kind, path in changes
         if kind == CHANGED
-        and path in ("/etc", "/dev", "/proc", "/sys")
+        and path in {"/etc", "/dev", "/proc", "/sys", *made}
         and not any(p.startswith(path + "/") for p in kept)
     }
     return [change for change in changes if change[1] not in idle]
