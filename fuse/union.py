@@ -415,7 +415,7 @@ class Union(Upper):
         """The value. Raises OSError (ENODATA) if there is none."""
         kept = xattrs.stored(name, acl=self.acl)
         with self._reached(node) as path:
-            return os.getxattr(path, kept)
+            return xattrs.get(path, kept)
 
     def listxattr(self, node: Node) -> list[bytes]:
         """Their names."""

@@ -52,6 +52,19 @@ def _shown(name: bytes) -> bytes:
     return name
 
 
+def get(path: "bytes | int", name: bytes) -> bytes:
+    """The value of the attribute stored as *name*. Raises OSError.
+
+    A file system without ACLs has none: the kernel asks for them by itself, and would refuse access at another error.
+    """
+    try:
+        return os.getxattr(path, name)
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP and name.startswith(_ACL):
+            raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+        raise
+
+
 def copy(source: "bytes | int", target: "bytes | int") -> None:
     """Give the file *target* the attributes of *source*, without marks. What it cannot have is left out."""
     try:
