@@ -18,13 +18,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Of the modules above, each test that has a box has one of either driver."""
     if "storage_driver" in metafunc.fixturenames and metafunc.module.__name__.split(".")[-1] in _ON_BOTH_DRIVERS:
         drivers = ("overlay", pytest.param("fuse", marks=pytest.mark.fuse))
-        metafunc.parametrize("storage_driver", drivers, scope="session")
+        metafunc.parametrize("storage_driver", drivers, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def storage_driver() -> str:
+def storage_driver(request: pytest.FixtureRequest) -> str:
     """How the containers of the box get their root."""
-    return "overlay"
+    return str(getattr(request, "param", "overlay"))
 
 
 @pytest.fixture(scope="session")

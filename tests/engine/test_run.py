@@ -17,6 +17,10 @@ pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 MEBIBYTE = 1 << 20
 
 
+def test_the_root_is_mounted_by_the_driver(box: Box, storage_driver: str) -> None:
+    assert box.sh("grep ' / ' /proc/self/mounts").split()[2] == storage_driver
+
+
 # --- exit codes
 
 
