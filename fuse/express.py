@@ -19,6 +19,7 @@ import errno
 import os
 
 from fuse import syscalls, wire
+from fuse.checks import PROBE
 from fuse.failures import Failures
 from fuse.node import Directory, Node
 from fuse.union import Caller, Change, Union
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _BUFFER = (1 << 20) + 4096  # what the longest request has, and a header
 _HEADER = wire.HEADER.size
 _NO_ATTR = (0,) * 16
+_PROBE_NUMBER = (1 << 63) + 1
+_CAPABILITY = b"security.capability"
 _BILLION = 1_000_000_000
 _BACKGROUND, _CONGESTED = 64, 48  # requests that nobody waits for, at once
 
@@ -55,6 +58,7 @@ class Express:
         self._opcode = 0
         self._offered = 0  # flags that the kernel knows
         self._idle = False
+        self._probed = False  # the kernel knows that there is no need to open files
         self._failures = Failures()
         self._static_nlink = union.options.static_nlink
         seconds = int(union.options.timeout)
@@ -69,12 +73,23 @@ class Express:
             wire.WRITE: self._write,
             wire.CREATE: self._create,
             wire.UNLINK: self._unlink,
+            wire.MKDIR: self._mkdir,
+            wire.RMDIR: self._rmdir,
+            wire.SYMLINK: self._symlink,
+            wire.READLINK: self._readlink,
+            wire.LINK: self._link,
+            wire.RENAME: self._rename,
+            wire.RENAME2: self._rename2,
+            wire.GETXATTR: self._getxattr,
+            wire.LISTXATTR: self._listxattr,
             wire.READDIRPLUS: self._readdirplus,
             wire.FALLOCATE: self._fallocate,
             wire.LSEEK: self._lseek,
             wire.COPY_FILE_RANGE: self._copy_file_range,
             wire.FSYNC: self._fsync,
-            **dict.fromkeys((wire.OPEN, wire.OPENDIR, wire.FLUSH, wire.STATX), self._unknown),
+            wire.FSYNCDIR: self._fsyncdir,
+            wire.OPEN: self._open,
+            **dict.fromkeys((wire.OPENDIR, wire.FLUSH, wire.STATX), self._unknown),
             **dict.fromkeys((wire.RELEASE, wire.RELEASEDIR), self._nothing),
             wire.INTERRUPT: self._no_answer,
         }
@@ -202,11 +217,13 @@ class Express:
         told = self._union.lookup(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
         if told is not None:
             self._entry(unique, *told)
+        elif not self._probed and self._view[_HEADER : length - 1] == PROBE:
+            head = (wire.ENTRY_OUT.size, 0, unique, _PROBE_NUMBER, 0, 0, 0, 0, 0)
+            os.write(self._device, wire.ENTRY_OUT.pack(*head, _PROBE_NUMBER, *_NO_ATTR[:8], 0o100444, 1, *_NO_ATTR[:5]))
         else:
             seconds, ns = self._valid
-            os.write(
-                self._device, wire.ENTRY_OUT.pack(wire.ENTRY_OUT.size, 0, unique, 0, 0, seconds, 0, ns, 0, *_NO_ATTR)
-            )
+            head = (wire.ENTRY_OUT.size, 0, unique, 0, 0, seconds, 0, ns, 0)
+            os.write(self._device, wire.ENTRY_OUT.pack(*head, *_NO_ATTR))
 
     def _forget(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         self._union.forget(((nodeid, wire.FORGET_IN.unpack_from(self._buffer, _HEADER)[0]),))
@@ -215,6 +232,10 @@ class Express:
         count, _ = wire.BATCH_FORGET_IN.unpack_from(self._buffer, _HEADER)
         start = _HEADER + wire.BATCH_FORGET_IN.size
         self._union.forget(wire.FORGET_ONE.iter_unpack(self._view[start : start + count * wire.FORGET_ONE.size]))
+
+    def _open(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._probed = True
+        self._refuse(unique, errno.ENOSYS)
 
     def _getattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         node = self._node(nodeid)
@@ -249,10 +270,7 @@ class Express:
         flags, mode, umask, _ = wire.CREATE_IN.unpack_from(self._buffer, _HEADER)
         name = bytes(self._view[_HEADER + wire.CREATE_IN.size : length - 1])
         union = self._union
-        union.mask(umask)
-        ids = union.ids
-        caller = Caller(uid, gid) if ids is None else Caller(*ids.on_disk(uid, gid))
-        node, st = union.create(self._directory(nodeid), name, mode, flags, caller)
+        node, st = union.create(self._directory(nodeid), name, mode, flags, self._caller(uid, gid, umask))
         if flags & os.O_TRUNC and st.st_size:
             st = union.setattr(node, Change(size=0))
         seconds, ns = self._valid
@@ -263,6 +281,75 @@ class Express:
     def _unlink(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         self._union.unlink(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
         self._refuse(unique, 0)
+
+    def _rmdir(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._union.rmdir(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
+        self._refuse(unique, 0)
+
+    def _caller(self, uid: int, gid: int, umask: int) -> Caller:
+        self._union.mask(umask)
+        ids = self._union.ids
+        return Caller(uid, gid) if ids is None else Caller(*ids.on_disk(uid, gid))
+
+    def _names(self, start: int, length: int) -> tuple[bytes, bytes]:
+        first, _, second = bytes(self._view[_HEADER + start : length - 1]).partition(b"\0")
+        return first, second
+
+    def _mkdir(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        mode, umask = wire.MKDIR_IN.unpack_from(self._buffer, _HEADER)
+        name = bytes(self._view[_HEADER + wire.MKDIR_IN.size : length - 1])
+        self._entry(unique, *self._union.mkdir(self._directory(nodeid), name, mode, self._caller(uid, gid, umask)))
+
+    def _symlink(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        name, target = self._names(0, length)
+        self._entry(unique, *self._union.symlink(self._directory(nodeid), name, target, self._caller(uid, gid, 0)))
+
+    def _readlink(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._bytes(unique, self._union.readlink(self._node(nodeid)))
+
+    def _bytes(self, unique: int, answer: bytes) -> None:
+        os.writev(self._device, (wire.ANSWER.pack(wire.ANSWER.size + len(answer), 0, unique), answer))
+
+    def _link(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        node = self._node(wire.LINK_IN.unpack_from(self._buffer, _HEADER)[0])
+        name = bytes(self._view[_HEADER + wire.LINK_IN.size : length - 1])
+        self._entry(unique, *self._union.link(node, self._directory(nodeid), name))
+
+    def _rename(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        to = wire.RENAME_IN.unpack_from(self._buffer, _HEADER)[0]
+        name, new_name = self._names(wire.RENAME_IN.size, length)
+        self._union.rename(self._directory(nodeid), name, self._directory(to), new_name)
+        self._refuse(unique, 0)
+
+    def _rename2(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        to, flags, _ = wire.RENAME2_IN.unpack_from(self._buffer, _HEADER)
+        name, new_name = self._names(wire.RENAME2_IN.size, length)
+        self._union.rename(self._directory(nodeid), name, self._directory(to), new_name, flags)
+        self._refuse(unique, 0)
+
+    def _getxattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """The kernel asks for security.capability whenever somebody writes to a file or changes its owner."""
+        size, _ = wire.GETXATTR_IN.unpack_from(self._buffer, _HEADER)
+        node = self._node(nodeid)
+        name = bytes(self._view[_HEADER + wire.GETXATTR_IN.size : length - 1])
+        if node.plain and name == _CAPABILITY:
+            self._refuse(unique, errno.ENODATA)
+        else:
+            self._sized(unique, size, self._union.getxattr(node, name))
+
+    def _listxattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        size, _ = wire.GETXATTR_IN.unpack_from(self._buffer, _HEADER)
+        names = self._union.listxattr(self._node(nodeid))
+        self._sized(unique, size, b"".join([name + b"\0" for name in names]))
+
+    def _sized(self, unique: int, size: int, answer: bytes) -> None:
+        """*answer*, or how long it is, where *size* is 0."""
+        if not size:
+            os.write(self._device, wire.GETXATTR_OUT.pack(wire.GETXATTR_OUT.size, 0, unique, len(answer), 0))
+        elif len(answer) > size:
+            self._refuse(unique, errno.ERANGE)
+        else:
+            self._bytes(unique, answer)
 
     # Content
 
@@ -285,6 +372,11 @@ class Express:
     def _fsync(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         _, flags, _ = wire.FSYNC_IN.unpack_from(self._buffer, _HEADER)
         self._union.fsync(self._node(nodeid), only_data=bool(flags & 1))
+        self._refuse(unique, 0)
+
+    def _fsyncdir(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """By its number: pyfuse3 would tell the handle alone, and directories that are never opened have none."""
+        self._union.fsyncdir(self._directory(nodeid))
         self._refuse(unique, 0)
 
     def _fallocate(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
