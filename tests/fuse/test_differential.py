@@ -11,6 +11,7 @@ UNION_EXAMPLES=2000 makes it long; UNION_KIND=fuse-overlayfs tries somebody else
 
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,7 +19,17 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests.support.union_model import Entry, Operation, Result, Tree, replay, show, show_raw
+from tests.support.union_model import (
+    Entry,
+    Operation,
+    Result,
+    Tree,
+    change_while_listing,
+    replay,
+    show,
+    show_raw,
+    statfs,
+)
 from tests.support.union_rig import Layers, Rig, rig
 
 pytestmark = pytest.mark.kernel
@@ -27,6 +38,7 @@ KIND = os.environ.get("UNION_KIND", "ours")
 EXAMPLES = int(os.environ.get("UNION_EXAMPLES", "25"))
 LENGTH = int(os.environ.get("UNION_LENGTH", "40"))
 NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
+ANY = 0xFFFFFFFF
 
 bounded = settings(
     max_examples=EXAMPLES,
@@ -55,6 +67,17 @@ any_xattr_names = st.sampled_from(
     ["user.a", "user.b", "user.overlay.opaque", "user.overlay.x", "trusted.overlay.opaque", "security.x"]
 )
 values = st.sampled_from(["", "y", "value"])
+acl_names = st.sampled_from(["system.posix_acl_access", "system.posix_acl_default"])
+acls = st.sampled_from(  # <linux/posix_acl_xattr.h>: the version, then tag, permissions and id of each entry
+    [
+        struct.pack("<I" + "HHI" * len(some), 2, *(number for entry in some for number in entry)).decode("latin-1")
+        for some in (
+            [(1, 6, ANY), (4, 4, ANY), (0x20, 4, ANY)],
+            [(1, 7, ANY), (2, 6, 1000), (4, 0, ANY), (0x10, 6, ANY), (0x20, 0, ANY)],
+            [(1, 7, ANY), (2, 0, 1), (4, 7, ANY), (8, 7, 1000), (0x10, 5, ANY), (0x20, 5, ANY)],
+        )
+    ]
+)
 times = st.sampled_from([0, 1, 3, 5000])
 
 entries: st.SearchStrategy[Entry] = st.one_of(
@@ -105,7 +128,12 @@ on_slots: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("pread"), slots, sizes, sizes),
     st.tuples(st.just("write"), slots, data, times),
     st.tuples(st.just("pwrite"), slots, data, times, sizes),
-    st.tuples(st.just("seek"), slots, sizes, st.sampled_from([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END])),
+    st.tuples(
+        st.just("seek"),
+        slots,
+        sizes,
+        st.sampled_from([os.SEEK_SET, os.SEEK_CUR, os.SEEK_END]),
+    ),
     st.tuples(st.just("fsync"), slots),
     st.tuples(st.just("fstat"), slots),
     st.tuples(st.just("is"), slots, paths),
@@ -127,7 +155,12 @@ on_paths: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(st.just("readlink"), paths),
     st.tuples(st.just("access"), paths, st.integers(0, 7)),
     st.tuples(st.just("truncate"), paths, sizes),
-    st.tuples(st.just("rename"), paths, paths, st.sampled_from([0, 0, 0, NOREPLACE, EXCHANGE, NOREPLACE | EXCHANGE])),
+    st.tuples(
+        st.just("rename"),
+        paths,
+        paths,
+        st.sampled_from([0, 0, 0, NOREPLACE, NOREPLACE, EXCHANGE, EXCHANGE, NOREPLACE | EXCHANGE, WHITEOUT]),
+    ),
     st.tuples(st.just("rename"), paths, paths, st.just(0)),
     st.tuples(st.just("link"), paths, paths),
     st.tuples(st.just("unlink"), paths),
@@ -144,9 +177,10 @@ on_paths: st.SearchStrategy[Operation] = st.one_of(
     st.tuples(
         st.just("setxattr"), paths, any_xattr_names, values, st.sampled_from([0, 0, os.XATTR_CREATE, os.XATTR_REPLACE])
     ),
-    st.tuples(st.just("getxattr"), paths, any_xattr_names),
+    st.tuples(st.just("setxattr"), paths, acl_names, acls, st.just(0)),
+    st.tuples(st.just("getxattr"), paths, st.one_of(any_xattr_names, acl_names)),
     st.tuples(st.just("listxattr"), paths),
-    st.tuples(st.just("removexattr"), paths, any_xattr_names),
+    st.tuples(st.just("removexattr"), paths, st.one_of(any_xattr_names, acl_names)),
 )
 operations: st.SearchStrategy[Operation] = st.one_of(
     on_paths,
@@ -187,6 +221,12 @@ def same_results(operations: list[Operation], one: list[Result], other: list[Res
         same(here, there, f"operation {number}: {operation}")
 
 
+def same_upper(ours: Tree, kernels: Tree) -> None:
+    """The kernel also brings up what is opened for writing, and then not written."""
+    copies = {path for path, facts in kernels.items() if path not in ours and facts["type"] != "whiteout"}
+    same(ours, {path: facts for path, facts in kernels.items() if path not in copies}, "the upper directory")
+
+
 def unlinked(tree: Tree) -> Tree:
     """Without what is a link to what: the kernel's overlayfs gives a lower file's new link a number of its own."""
     return {path: {name: fact for name, fact in facts.items() if name != "same as"} for path, facts in tree.items()}
@@ -206,13 +246,15 @@ def without_refused_renames(operations: list[Operation], results: list[Result]) 
 
 
 def without_marks(operations: list[Operation]) -> list[Operation]:
-    """Without what only a union refuses: a device that would be a whiteout, and attributes that would be its own."""
+    """Without what only a union refuses: whiteouts, and attributes that would be its own."""
     return [operation for operation in operations if not is_mark(operation)]
 
 
 def is_mark(operation: Operation) -> bool:
     if operation[0] == "as":
         return is_mark(operation[2])
+    if operation[0] == "rename" and operation[3] == WHITEOUT:
+        return True
     return (operation[0] == "mknod" and operation[3] == 0 and stat.S_ISCHR(operation[2])) or any(
         isinstance(word, str) and (".overlay." in word or word == "security.x") for word in operation
     )
@@ -234,7 +276,7 @@ def test_the_union_does_what_the_kernels_overlayfs_does(
         same(unlinked(seen_closed), unlinked(expected_closed), "the tree")
     with bench.mounted("ours read", "kernel", above="ours") as root:
         same(unlinked(bench.call(show, root)), unlinked(seen_closed), "our upper directory, as the kernel reads it")
-    same(bench.call(show_raw, bench.upper("ours")), bench.call(show_raw, bench.upper("kernel")), "the upper directory")
+    same_upper(bench.call(show_raw, bench.upper("ours")), bench.call(show_raw, bench.upper("kernel")))
     with bench.mounted("kernel read", KIND, above="kernel") as root:
         same(unlinked(bench.call(show, root)), unlinked(expected_closed), "the kernel's upper directory, as we read it")
 
@@ -257,3 +299,57 @@ def test_the_union_does_what_an_ordinary_file_system_does(
     same(seen_closed, expected_closed, "the tree")
     with bench.mounted("again", KIND, above="ours") as root:
         same(bench.call(show, root), expected_closed, "the upper directory, read again")
+
+
+linked = st.lists(st.tuples(st.just("link"), paths, st.sampled_from(["a", "b", "../a", "../b", "../a/a"])), max_size=6)
+
+
+@bounded
+@given(links=linked, operations=sequences)
+def test_hard_links_of_a_lower_layer_stay_one_file(bench: Rig, links: list[Entry], operations: list[Operation]) -> None:
+    """As on an ordinary file system: the kernel's overlayfs breaks them when one is brought up."""
+    if KIND != "ours":
+        pytest.skip("the others do not")
+    operations = without_marks(operations)
+    bench.build([[*SKELETON, ("file", "c/a", 0o644, 0, "c", 1), ("link", "c/b", "a"), *links]])
+    with bench.mounted("plain", "plain") as root:
+        expected, expected_open, expected_closed = bench.call(replay, root, operations)
+    with bench.mounted("ours", KIND) as root:
+        results, seen_open, seen_closed = bench.call(replay, root, operations)
+    same_results(operations, results, expected)
+    same(seen_open, expected_open, "the tree, files being open")
+    same(seen_closed, expected_closed, "the tree")
+    with bench.mounted("again", KIND, above="ours") as root:
+        same(bench.call(show, root), expected_closed, "the upper directory, read again")
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_listing_misses_nothing_and_repeats_nothing_while_files_come_and_go(bench: Rig, layers: int) -> None:
+    stay: list[Entry] = [("file", f"stay{number}", 0o644, 0, "", 0) for number in range(2000)]
+    go: list[Entry] = [("file", f"{what}{number}", 0o644, 0, "", 0) for what in ("go", "move") for number in range(200)]
+    bench.build([[*stay, *go]] if layers == 1 else [[*stay[::2], *go[::2]], [*go[1::2], *stay[1::2], *stay[::3]]])
+    with bench.mounted("ours", KIND) as root:
+        assert bench.call(change_while_listing, root, 2000, 16) == ([], [])
+
+
+def test_the_space_that_is_told_is_that_of_the_upper_file_system(bench: Rig) -> None:
+    bench.build([SKELETON])
+    with bench.mounted("kernel", "kernel") as root:
+        expected = bench.call(statfs, root)
+    with bench.mounted("ours", KIND) as root:
+        assert bench.call(statfs, root) == expected
+
+
+def test_holes_are_told_and_kept(bench: Rig) -> None:
+    """The kernel's overlayfs tells those of the layer; which a copy has is its own choice."""
+    if KIND != "ours":
+        pytest.skip("the others' copies have others")
+    bench.build([[("sparse", "a", 3_000_000, 1_500_000)]])
+    look = [("seek", 0, offset, whence) for offset in (0, 1_600_000) for whence in (os.SEEK_DATA, os.SEEK_HOLE)]
+    with bench.mounted("kernel", "kernel") as root:
+        expected, _, _ = bench.call(replay, root, [("open", 0, "a", os.O_RDONLY, 0), *look])
+    with bench.mounted("ours", KIND) as root:
+        seen, _, _ = bench.call(replay, root, [("open", 0, "a", os.O_RDONLY, 0), *look])
+        again, _, _ = bench.call(replay, root, [("chmod", "a", 0o600), ("open", 0, "a", os.O_RDWR, 0), *look])
+    assert seen == expected
+    assert again[2:] == expected[1:]

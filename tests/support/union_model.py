@@ -17,6 +17,7 @@ import mmap
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -120,6 +121,8 @@ def _copy(here: str, there: str, status: os.stat_result, path: str) -> None:
         os.symlink(os.readlink(here), there)
     elif stat.S_ISREG(status.st_mode):
         shutil.copyfile(here, there)
+        if status.st_blocks * 512 < status.st_size:
+            subprocess.run(["fallocate", "--dig-holes", there], check=True)
     else:
         os.mknod(there, status.st_mode, status.st_rdev)
     os.chown(there, status.st_uid, status.st_gid, follow_symlinks=False)
@@ -440,6 +443,8 @@ class Replay:
         return sorted(os.listxattr(self.at(path), follow_symlinks=False))
 
     def do_removexattr(self, path: str, name: str) -> None:
+        if name.startswith("system.") and name not in self.do_listxattr(path):
+            return  # whether that is an error is each file system's own
         os.removexattr(self.at(path), name, follow_symlinks=False)
 
 
@@ -480,3 +485,26 @@ def replay_until_failure(root: str, operations: Sequence[Operation]) -> int:
     finally:
         session.close()
         os.close(root_fd)
+
+
+def change_while_listing(root: str, count: int, batch: int) -> tuple[list[str], list[str]]:
+    """List a directory of *count* files, of which some go and come meanwhile: which of those that stay are missed, and
+    which are listed twice."""
+    stay = {f"stay{number}" for number in range(count)}
+    seen: list[str] = []
+    with os.scandir(root) as entries:
+        for number, entry in enumerate(entries):
+            seen.append(entry.name)
+            if number % batch == 0:
+                os.unlink(f"{root}/go{number // batch}")
+                os.close(os.open(f"{root}/come{number}", os.O_CREAT | os.O_WRONLY))
+                os.rename(f"{root}/move{number // batch}", f"{root}/moved{number // batch}")
+                os.chmod(f"{root}/stay{number % count}", 0o600)
+    twice = {name for name in seen if seen.count(name) > 1} if len(set(seen)) < len(seen) else set()
+    return sorted(stay - set(seen))[:10], sorted(twice - {name for name in twice if name.startswith("move")})[:10]
+
+
+def statfs(root: str) -> dict[str, int]:
+    """What statvfs(3) tells that stays."""
+    told = os.statvfs(root)
+    return {"bsize": told.f_bsize, "frsize": told.f_frsize, "blocks": told.f_blocks, "namemax": told.f_namemax}

@@ -117,7 +117,7 @@ def _remove_whiteout(path: str) -> bool:
     try:
         if found := stat.S_ISCHR(os.lstat(path).st_mode):
             os.unlink(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # the path is not that in this layer: it is not there, no directory, or leads in a circle
         return False
     return found
 
