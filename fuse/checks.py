@@ -11,6 +11,7 @@ from fuse.errors import UnionError
 from fuse.options import MountOptions
 
 # What a work directory may hold: overlayfs makes work and index in it, and empties them at the next mount.
+PROBE = b".wh..probe"  # a name that nothing else can have
 _OF_OVERLAYFS = {b"work", b"index"}
 
 
@@ -116,6 +117,14 @@ def inside(path: bytes, directory: bytes) -> bool:
     """Whether *path* is *directory* or below it, symbolic links resolved."""
     real, top = os.path.realpath(path), os.path.realpath(directory)
     return real == top or real.startswith(top.rstrip(b"/") + b"/")
+
+
+def probe(mountpoint: bytes) -> None:
+    """Have the kernel learn, at the mount that is there now, that files need not be opened: see fuse/express.py."""
+    try:
+        os.close(os.open(mountpoint + b"/" + PROBE, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        pass  # it will learn so from the first file that is opened
 
 
 def shown(path: bytes) -> str:

@@ -65,23 +65,28 @@ def clear(fd: int) -> None:
         os.rmdir(name, dir_fd=fd)
 
 
-def copy_file(from_fd: int, name: bytes, st: os.stat_result, stage: Stage, *, data: bool, sync: bool) -> bytes:
-    """Copy the file *name* in *from_fd*, of which *st* tells, no directory; the copy's name in *stage*."""
+def copy_file(
+    from_fd: int, name: bytes, st: os.stat_result, stage: Stage, *, data: bool, sync: bool
+) -> tuple[bytes, bool]:
+    """Copy the file *name* in *from_fd*, of which *st* tells, no directory.
+
+    The copy's name in *stage*, and whether it has extended attributes.
+    """
     made = stage.name()
     kind = stat.S_IFMT(st.st_mode)
     try:
         if kind == stat.S_IFREG:
-            _copy_regular(from_fd, name, st, stage.fd, made, data, sync)
+            attributes = _copy_regular(from_fd, name, st, stage.fd, made, data, sync)
         elif kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=from_fd), made, dir_fd=stage.fd)
-            _give_attributes(from_fd, name, st, stage.fd, made)
+            attributes = _give_attributes(from_fd, name, st, stage.fd, made)
         else:
             os.mknod(made, kind | 0o600, st.st_rdev, dir_fd=stage.fd)
-            _give_attributes(from_fd, name, st, stage.fd, made)
+            attributes = _give_attributes(from_fd, name, st, stage.fd, made)
     except OSError:
         stage.discard(made)
         raise
-    return made
+    return made, attributes
 
 
 def copy_directory(from_fd: int, st: os.stat_result, stage: Stage) -> bytes:
@@ -102,20 +107,21 @@ def copy_directory(from_fd: int, st: os.stat_result, stage: Stage) -> bytes:
 
 def _copy_regular(
     from_fd: int, name: bytes, st: os.stat_result, to_fd: int, made: bytes, data: bool, sync: bool
-) -> None:
+) -> bool:
     source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
     try:
         target = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=to_fd)
         try:
             if data and st.st_size:
                 copy_data(source, target, st)
-            give(source, st, target)
+            attributes = give(source, st, target)
             if sync and data and st.st_size:
                 os.fsync(target)
         finally:
             os.close(target)
     finally:
         os.close(source)
+    return attributes
 
 
 def copy_data(source: int, target: int, st: os.stat_result) -> None:
@@ -172,19 +178,23 @@ def _write_all(target: int, piece: bytes, at: int) -> None:
         view, at = view[done:], at + done
 
 
-def give(source: "bytes | int", st: os.stat_result, fd: int) -> None:
-    """Give the regular file or directory *fd* attributes, owner, mode and times of *source*, of which *st* tells."""
+def give(source: "bytes | int", st: os.stat_result, fd: int) -> bool:
+    """Give the regular file or directory *fd* attributes, owner, mode and times of *source*, of which *st* tells.
+
+    Whether there are extended attributes.
+    """
     try:
         os.fchown(fd, st.st_uid, st.st_gid)  # before the mode, whose bits for setuid it takes away
     except OSError as error:
         if error.errno not in _NOT_OURS:
             raise
     os.fchmod(fd, stat.S_IMODE(st.st_mode))
-    xattrs.copy(source, fd)
+    attributes = xattrs.copy(source, fd)
     os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns))
+    return attributes
 
 
-def _give_attributes(from_fd: int, name: bytes, st: os.stat_result, to_fd: int, made: bytes) -> None:
+def _give_attributes(from_fd: int, name: bytes, st: os.stat_result, to_fd: int, made: bytes) -> bool:
     """The same for a file that cannot be opened, or whose opening does something."""
     try:
         os.chown(made, st.st_uid, st.st_gid, dir_fd=to_fd, follow_symlinks=False)
@@ -193,15 +203,16 @@ def _give_attributes(from_fd: int, name: bytes, st: os.stat_result, to_fd: int, 
             raise
     if not stat.S_ISLNK(st.st_mode):
         os.chmod(made, stat.S_IMODE(st.st_mode), dir_fd=to_fd)  # it was just made here, and is no symlink
-    _copy_attributes(from_fd, name, to_fd, made)
+    attributes = _copy_attributes(from_fd, name, to_fd, made)
     os.utime(made, ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=to_fd, follow_symlinks=False)
+    return attributes
 
 
-def _copy_attributes(from_fd: int, name: bytes, to_fd: int, made: bytes) -> None:
+def _copy_attributes(from_fd: int, name: bytes, to_fd: int, made: bytes) -> bool:
     flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
     source, target = os.open(name, flags, dir_fd=from_fd), os.open(made, flags, dir_fd=to_fd)
     try:
-        xattrs.copy(fd_path(source), fd_path(target))
+        return xattrs.copy(fd_path(source), fd_path(target))
     finally:
         os.close(source)
         os.close(target)

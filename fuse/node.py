@@ -24,7 +24,7 @@ _NO_GAPS: set[bytes] = set()  # stands for one that is empty, and stays so
 class Node:
     """A file that is no directory."""
 
-    __slots__ = ("access", "fd", "gone", "layer", "lookups", "more", "name", "number", "parent")
+    __slots__ = ("access", "fd", "gone", "layer", "lookups", "more", "name", "number", "parent", "plain")
 
     def __init__(self, number: int, parent: "Directory | None", name: bytes, layer: int) -> None:
         self.number = number
@@ -35,6 +35,7 @@ class Node:
         self.fd = -1  # through which it is read and written, if it is open
         self.access = CLOSED  # what `fd` is good for
         self.more: list[tuple[Directory, bytes]] | None = None  # its further names
+        self.plain = False  # it certainly has no security.capability
         self.gone: os.stat_result | None = None  # as it was when its last name went
 
     is_directory = False

@@ -96,6 +96,7 @@ class _Supervisor:
             try:
                 if not mount.is_given:
                     os.statvfs(mount.mountpoint)  # waits until the kernel and the server have agreed on how to speak
+                    checks.probe(mount.mountpoint)
             except OSError as error:
                 return self._failed(mount, error)
             os.chdir("/")

@@ -97,6 +97,7 @@ class Union(Upper):
 
         told = self._make(parent, name, make, mode, caller)
         self._opened_file(told[0], fds[0], WRITABLE)
+        told[0].plain = True
         return told
 
     def mkdir(self, parent: Directory, name: bytes, mode: int, caller: Caller) -> Told:
@@ -426,6 +427,7 @@ class Union(Upper):
         """Set one, with the flags of setxattr(2)."""
         kept = xattrs.stored(name, acl=self.acl)
         self.copy_up(node)
+        node.plain = False
         with self._reached(node) as path:
             os.setxattr(path, kept, value, flags)
 

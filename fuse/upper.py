@@ -18,7 +18,6 @@ import stat
 
 from fuse import copyup, layer, syscalls
 from fuse.copyup import Stage
-from fuse.layer import fd_path
 from fuse.node import Directory, Node
 from fuse.tree import UPPER, Tree, fail
 from fuse.whiteout import PREFIX, Marks, mark_of
@@ -101,12 +100,13 @@ class Upper(Tree):
         from_fd = self.dir_fd(parent, node.layer)
         st = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
         upper_fd = self.upper_fd(parent)
-        made = copyup.copy_file(from_fd, name, st, self.stage, data=data, sync=self.sync)
+        made, attributes = copyup.copy_file(from_fd, name, st, self.stage, data=data, sync=self.sync)
         self._numbers.keep(os.stat(made, dir_fd=self.stage.fd, follow_symlinks=False), node.number)
         times = os.stat(upper_fd)
         self._place(made, upper_fd, name)
         _set_times(upper_fd, times)
         node.layer = UPPER
+        node.plain = not attributes
         self.record(parent, name, UPPER)
         self.close_file(node)  # who reads the file below reads on in the copy
         if st.st_nlink > 1:
@@ -271,7 +271,7 @@ def _unlink(fd: int, name: bytes) -> None:
 
 def _set_times(fd: int, st: os.stat_result) -> None:
     """What was brought up into the directory *fd* has not changed it for those who look."""
-    os.utime(fd_path(fd), ns=(st.st_atime_ns, st.st_mtime_ns))
+    os.utime(b".", ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=fd)
 
 
 def _work(path: bytes) -> int:

@@ -65,12 +65,15 @@ def get(path: "bytes | int", name: bytes) -> bytes:
         raise
 
 
-def copy(source: "bytes | int", target: "bytes | int") -> None:
-    """Give the file *target* the attributes of *source*, without marks. What it cannot have is left out."""
+def copy(source: "bytes | int", target: "bytes | int") -> bool:
+    """Give the file *target* the attributes of *source*, without marks; whether there are any.
+
+    What it cannot have is left out.
+    """
     try:
         names = os.listxattr(source)
     except OSError:
-        return  # a file system without attributes
+        return False  # a file system without attributes
     for name in names:
         if is_private(os.fsencode(name)):
             continue
@@ -79,3 +82,4 @@ def copy(source: "bytes | int", target: "bytes | int") -> None:
         except OSError as error:
             if error.errno not in _NOT_COPIED:
                 raise
+    return bool(names)
