@@ -89,6 +89,20 @@ def copy_file(
     return made, attributes
 
 
+def copy_open_file(source: int, st: os.stat_result, stage: Stage) -> tuple[bytes, int]:
+    """Copy the regular file *source*, of which *st* tells; the copy's name in *stage*, and a descriptor of it."""
+    made = stage.name()
+    target = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=stage.fd)
+    try:
+        copy_data(source, target, st)
+        give(source, st, target)
+    except OSError:
+        os.close(target)
+        stage.discard(made)
+        raise
+    return made, target
+
+
 def copy_directory(from_fd: int, st: os.stat_result, stage: Stage) -> bytes:
     """Make an empty directory with what *from_fd*, of which *st* tells, has of attributes; its name in *stage*."""
     made = stage.name()

@@ -22,6 +22,7 @@ from fuse import syscalls, wire
 from fuse.checks import PROBE
 from fuse.failures import Failures
 from fuse.node import Directory, Node
+from fuse.pipe import Pipe
 from fuse.union import Caller, Change, Union
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -35,6 +36,8 @@ _HEADER = wire.HEADER.size
 _NO_ATTR = (0,) * 16
 _PROBE_NUMBER = (1 << 63) + 1
 _CAPABILITY = b"security.capability"
+_OWNER, _TIMES = wire.FATTR_UID | wire.FATTR_GID, wire.FATTR_ATIME | wire.FATTR_MTIME
+_SPLICED = 65536  # bytes; for fewer a copy takes less time
 _BILLION = 1_000_000_000
 _BACKGROUND, _CONGESTED = 64, 48  # requests that nobody waits for, at once
 
@@ -54,6 +57,7 @@ class Express:
         self._view = memoryview(self._buffer)
         self._content = bytearray(_BUFFER)
         self._content_view = memoryview(self._content)
+        self._pipe = Pipe(device_fd)
         self._passed = False  # a request is with pyfuse3
         self._opcode = 0
         self._offered = 0  # flags that the kernel knows
@@ -247,21 +251,29 @@ class Express:
 
     def _setattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         node = self._node(nodeid)
-        asked = wire.SetAttr._make(wire.SETATTR_IN.unpack_from(self._buffer, _HEADER))
-        valid = asked.valid
-        to_uid = asked.uid if valid & wire.FATTR_UID else None
-        to_gid = asked.gid if valid & wire.FATTR_GID else None
-        if self._union.ids is not None:
-            to_uid, to_gid = self._union.ids.on_disk(to_uid, to_gid)
-        atime = asked.atime * _BILLION + asked.atimensec if valid & wire.FATTR_ATIME else None
-        mtime = asked.mtime * _BILLION + asked.mtimensec if valid & wire.FATTR_MTIME else None
+        asked = wire.SETATTR_IN.unpack_from(self._buffer, _HEADER)
+        valid, _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, to_uid, to_gid, _ = asked
+        if not valid & _OWNER:
+            to_uid = to_gid = None
+        else:
+            to_uid = to_uid if valid & wire.FATTR_UID else None
+            to_gid = to_gid if valid & wire.FATTR_GID else None
+            if self._union.ids is not None:
+                to_uid, to_gid = self._union.ids.on_disk(to_uid, to_gid)
+        if not valid & _TIMES:
+            atime = mtime = None
+        else:
+            atime = atime * _BILLION + atime_ns if valid & wire.FATTR_ATIME else None
+            mtime = mtime * _BILLION + mtime_ns if valid & wire.FATTR_MTIME else None
+            atime = syscalls.NOW if valid & wire.FATTR_ATIME_NOW else atime
+            mtime = syscalls.NOW if valid & wire.FATTR_MTIME_NOW else mtime
         change = Change(
-            asked.mode if valid & wire.FATTR_MODE else None,
+            mode if valid & wire.FATTR_MODE else None,
             to_uid,
             to_gid,
-            asked.size if valid & wire.FATTR_SIZE else None,
-            syscalls.NOW if valid & wire.FATTR_ATIME_NOW else atime,
-            syscalls.NOW if valid & wire.FATTR_MTIME_NOW else mtime,
+            size if valid & wire.FATTR_SIZE else None,
+            atime,
+            mtime,
             bool(valid & wire.FATTR_KILL_SUIDGID),
         )
         self._attributes(unique, node, self._union.setattr(node, change))
@@ -355,8 +367,11 @@ class Express:
 
     def _read(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         _, offset, size, *_ = wire.READ_IN.unpack_from(self._buffer, _HEADER)
+        fd = self._union.file_fd(self._node(nodeid))
+        if size >= _SPLICED and self._pipe.answer(unique, fd, offset, size):
+            return
         content = self._content_view
-        done = os.preadv(self._union.file_fd(self._node(nodeid)), [content[16 : 16 + size]], offset)
+        done = os.preadv(fd, [content[16 : 16 + size]], offset)
         wire.ANSWER.pack_into(self._content, 0, 16 + done, 0, unique)
         os.write(self._device, content[: 16 + done])
 

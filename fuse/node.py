@@ -16,6 +16,7 @@ import os
 ROOT = 1
 CLOSED, PINNED, READABLE, WRITABLE = range(4)  # PINNED: O_PATH, to be opened again; WRITABLE is readable, too
 _SHIFT = 56  # the file system's place is in the bits from here to 62
+_MOST = (1 << _SHIFT) - 1
 _FIRST_DYNAMIC = (1 << 63) - 1
 Parts = tuple[int, ...]
 _NO_GAPS: set[bytes] = set()  # stands for one that is empty, and stays so
@@ -96,18 +97,17 @@ class Numbers:
             number = self._fixed.get((device, inode))
             if number is not None:
                 return number
-        base = self._devices.get(device)
-        if base is None:
-            base = self._add_device(device)
-        if inode >> _SHIFT or base < 0 or inode <= ROOT:
-            return self.renew(st)
-        return base + inode
+        base = self._devices.get(device, -1)
+        if ROOT < inode <= _MOST and base >= 0:
+            return base + inode
+        if device not in self._devices:
+            self._add_device(device)
+            return self.of(st)
+        return self.renew(st)
 
-    def _add_device(self, device: int) -> int:
+    def _add_device(self, device: int) -> None:
         place = len(self._devices)
-        base = place << _SHIFT if place == 0 or (self._spread and place < 64) else -1
-        self._devices[device] = base
-        return base
+        self._devices[device] = place << _SHIFT if place == 0 or (self._spread and place < 64) else -1
 
     def renew(self, st: os.stat_result) -> int:
         """Give the file a number that no other has ever had."""

@@ -113,10 +113,10 @@ def chmod(fd: int, name: bytes, mode: int) -> None:
         os.close(reached)
 
 
-def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None) -> None:
-    """utimensat(2) of *name* in *fd*, not followed; times in ns, or NOW; None stays."""
+def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None, *, follow: bool = False) -> None:
+    """utimensat(2) of *name* in *fd*; times in ns, or NOW; None stays."""
     times = struct.pack("=4q", *_timespec(atime), *_timespec(mtime))
-    _check(_libc.utimensat(fd, name, times, _AT_SYMLINK_NOFOLLOW), "utimensat")
+    _check(_libc.utimensat(fd, name, times, 0 if follow else _AT_SYMLINK_NOFOLLOW), "utimensat")
 
 
 def _timespec(time: int | None) -> tuple[int, int]:

@@ -40,7 +40,10 @@ class Caller(NamedTuple):
 
 
 class Change(NamedTuple):
-    """What setattr changes; None stays. Times in ns, or syscalls.NOW."""
+    """What setattr changes; None stays. Times in ns, or syscalls.NOW.
+
+    *kill_set_ids*: whoever changes the size may not leave setuid bits. A change of the owner takes them in any case.
+    """
 
     mode: int | None = None
     uid: int | None = None
@@ -264,30 +267,35 @@ class Union(Upper):
 
     def setattr(self, node: Node, change: Change) -> os.stat_result:
         """Change attributes of *node*; what stat(2) says then. Owner before mode, for it takes away setuid bits."""
-        self.copy_up(node, data=change.size != 0)
-        fd, name = self._at(node)
-        if change.size is not None:
-            os.ftruncate(self.file_fd(node, write=True), change.size)
-        if change.kill_set_ids:
-            self.drop_set_ids(node)
-        if change.uid is not None or change.gid is not None:
-            uid, gid = -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid
-            os.chown(name, uid, gid, dir_fd=fd, follow_symlinks=False)
-        if change.mode is not None:
-            syscalls.chmod(fd, name, stat.S_IMODE(change.mode))
-        if change.atime is not None or change.mtime is not None:
-            syscalls.utimensat(fd, name, change.atime, change.mtime)
-        return self.stat(node)
+        mode, uid, gid, size, atime, mtime, kill_set_ids = change
+        if node.layer != UPPER or self.read_only:
+            self.copy_up(node, data=size != 0)
+        if size is not None:
+            os.ftruncate(self.file_fd(node, write=True), size)
+            if kill_set_ids:
+                self.drop_set_ids(node)
+        parent = node.parent
+        if parent is None:
+            return self._set_nameless(node, change)
+        fd, name = self.dir_fd(parent, UPPER), node.name
+        if uid is not None or gid is not None:
+            os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=fd, follow_symlinks=False)
+        if mode is not None:
+            syscalls.chmod(fd, name, mode & 0o7777)
+        if atime is not None or mtime is not None:
+            syscalls.utimensat(fd, name, atime, mtime)
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
-    def _at(self, node: Node) -> tuple[int, bytes]:
-        """A descriptor and a name, for calls that take both."""
-        if node.parent is not None:
-            return self.dir_fd(node.parent, node.layer), node.name
-        if node is self.root:
-            return self.root.fds[node.layer], b"."
-        if isinstance(node, Directory) and node.layer in node.fds:
-            return node.fds[node.layer], b"."
-        raise fail(errno.ESTALE)
+    def _set_nameless(self, node: Node, change: Change) -> os.stat_result:
+        """The same for the root, and for what has been removed and is still open."""
+        with self._reached(node) as path:
+            if change.uid is not None or change.gid is not None:
+                os.chown(path, -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid)
+            if change.mode is not None:
+                os.chmod(path, change.mode & 0o7777)
+            if change.atime is not None or change.mtime is not None:
+                syscalls.utimensat(-1, path, change.atime, change.mtime, follow=True)
+        return self.stat(node)
 
     # Files
 
@@ -374,11 +382,16 @@ class Union(Upper):
             yield (b".", b"..")[at], dots, self.stat(dots), at + 1
         for at in range(max(start, 2), len(order)):
             name = order[at]
-            if name not in listing:
+            where = listing.get(name)
+            if where is None:
                 continue
             node = directory.children.get(name)
             if node is not None:
                 yield name, node, self.stat(node), at + 1
+            elif type(where) is int:
+                st = os.stat(name, dir_fd=self.dir_fd(directory, where), follow_symlinks=False)
+                node, st = self.enter(directory, name, where, st)
+                yield name, node, st, at + 1
             else:
                 found = self.find(directory, name)
                 if found is not None:
@@ -444,8 +457,8 @@ class Union(Upper):
     def _reached(self, node: Node) -> "_Reached":
         if node.access:
             return _Reached(node.fd, -1)
-        if isinstance(node, Directory) and (node.parent is None or node.layer in node.fds):
-            return _Reached(self.dir_fd(node, node.layer), -1)
+        if isinstance(node, Directory) and node.layer in node.fds:
+            return _Reached(node.fds[node.layer], -1)
         if node.parent is None:
             raise fail(errno.ESTALE)
         fd = os.open(node.name, _AS_IT_IS, dir_fd=self.dir_fd(node.parent, node.layer))

@@ -18,7 +18,8 @@ import stat
 
 from fuse import copyup, layer, syscalls
 from fuse.copyup import Stage
-from fuse.node import Directory, Node
+from fuse.layer import fd_path
+from fuse.node import WRITABLE, Directory, Node
 from fuse.tree import UPPER, Tree, fail
 from fuse.whiteout import PREFIX, Marks, mark_of
 
@@ -71,8 +72,8 @@ class Upper(Tree):
         if node.layer == UPPER:
             return
         if node.parent is None:
-            raise fail(errno.ESTALE if node is not self.root else errno.EROFS)
-        if isinstance(node, Directory):
+            self._bring_up_nameless(node)
+        elif isinstance(node, Directory):
             self._bring_up_directory(node)
         else:
             self._bring_up_file(node, data)
@@ -111,6 +112,19 @@ class Upper(Tree):
         self.close_file(node)  # who reads the file below reads on in the copy
         if st.st_nlink > 1:
             self._keep_links(node, st.st_nlink)
+
+    def _bring_up_nameless(self, node: Node) -> None:
+        """A file that was removed is still open, and is to change: its copy has no name either."""
+        if not node.access or node.gone is None:
+            raise fail(errno.ESTALE)
+        source = os.open(fd_path(node.fd), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            made, fd = copyup.copy_open_file(source, node.gone, self.stage)
+        finally:
+            os.close(source)
+        os.unlink(made, dir_fd=self.stage.fd)
+        self.close_file(node)
+        node.fd, node.access, node.layer = fd, WRITABLE, UPPER
 
     def _place(self, made: bytes, to_fd: int, name: bytes) -> None:
         """Give what was *made* in the work directory its place, at which there is nothing, or a file."""

@@ -6,7 +6,6 @@ length, an error (negative), and the request's number, and what was asked for. E
 
 import os
 from struct import Struct
-from typing import NamedTuple
 
 # Opcodes
 (LOOKUP, FORGET, GETATTR, SETATTR, READLINK, SYMLINK) = range(1, 7)
@@ -43,6 +42,7 @@ WRITE_OUT = Struct("=IiQII")
 LSEEK_OUT = Struct("=IiQQ")
 
 GETATTR_IN = Struct("=IIQ")
+# valid, -, file handle, size, lock owner, atime, mtime, ctime, the same in ns, mode, -, uid, gid, -
 SETATTR_IN = Struct("=IIQQQqqqIIIIIIII")
 READ_IN = Struct("=QQIIQII")  # file handle, offset, size, …
 WRITE_IN = Struct("=QQIIQII")  # file handle, offset, size, write_flags, …
@@ -62,27 +62,6 @@ LINK_IN = Struct("=Q")  # what gets the name
 FSYNC_IN = Struct("=QII")
 INIT_IN = Struct("=IIII")  # major, minor, max_readahead, flags, …
 INIT_OUT = Struct("=IiQIIIIHHIIHH")  # with max_background, congestion_threshold, max_write, time_gran, max_pages, …
-
-
-class SetAttr(NamedTuple):
-    """struct fuse_setattr_in."""
-
-    valid: int
-    padding: int
-    fh: int
-    size: int
-    lock_owner: int
-    atime: int
-    mtime: int
-    ctime: int
-    atimensec: int
-    mtimensec: int
-    ctimensec: int
-    mode: int
-    unused4: int
-    uid: int
-    gid: int
-    unused5: int
 
 
 def device(number: int) -> int:
