@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,19 @@ def parent_of(pid: int) -> int:
         return parent(pid)
     except FileNotFoundError:
         return 0
+
+
+def waits(pid: int) -> bool:
+    """Whether the process has gone on sleeping for a moment, which a read of its file would not take."""
+    for _ in range(5):
+        if state_of(pid) != "S":
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def start(box: Box, script: str, *options: str) -> str:
@@ -95,7 +109,10 @@ def test_of_the_mount_nobody_outside_knows(box: Box) -> None:
 
 
 def test_a_container_whose_server_dies_gets_an_error_and_can_be_stopped_and_removed(box: Box) -> None:  # M02
-    name = start(box, "sleep 1000 & wait")
+    # A program that needs a page of its file which nobody has read yet gets SIGBUS: this one is past that.
+    name = start(box, "sleep 1000 & (wait); sleep 0; echo up; wait")
+    assert box.says(name, "up")
+    assert wait_until(lambda: waits(box.state(name)["Pid"]))
     for pid in servers(box, box.monitor(name)):
         kill(pid)
     assert wait_until(lambda: "has died" in box.state(name)["Error"])

@@ -260,7 +260,6 @@ def is_mark(operation: Operation) -> bool:
     )
 
 
-@pytest.mark.xfail(strict=False, reason="a handle of a removed directory: ESTALE where the kernel has ENOTDIR")
 @bounded
 @given(layers=layers, operations=sequences)
 def test_the_union_does_what_the_kernels_overlayfs_does(
