@@ -334,7 +334,7 @@ def test_a_network_that_is_killed_in_the_making_is_there_or_not(box: Box) -> Non
     began = time.monotonic()
     box("network", "rm", box("network", "create", "half").stdout.strip())
     whole = time.monotonic() - began
-    with box.installed.no_leaks():
+    with box.installed.no_leaks(killed=True):
         for step in range(24 if LONG else 8):
             run = box.start("network", "create", "--label", "is=half", "half")
             time.sleep(whole * step / 12)

@@ -122,13 +122,22 @@ class Installation:
             yield from (os.path.relpath(os.path.join(directory, name), self.tree) for name in [*below, *names])
 
     @contextmanager
-    def no_leaks(self) -> Iterator[None]:
-        """Assert that what runs inside leaves no process, mount or file behind that was not there before."""
+    def no_leaks(self, *, killed: bool = False) -> Iterator[None]:
+        """Assert that what runs inside leaves no process, mount or file behind that was not there before.
+
+        Where commands are *killed* inside, what they leave is for the next ones to remove: prune is called until it
+        has been, for it leaves alone what somebody who is still ending holds.
+        """
         before = self.leftovers()
         yield
-        wait_until(lambda: not self.leftovers().beyond(before), seconds=2)
+        wait_until(lambda: self._is_clean(before, killed), seconds=5 if killed else 2)
         if left := self.leftovers().beyond(before):
             raise AssertionError(f"left behind: {left}")
+
+    def _is_clean(self, before: Leftovers, killed: bool) -> bool:
+        if killed:
+            self.run("container", "prune", "--force")
+        return not self.leftovers().beyond(before)
 
     def remove(self) -> None:
         """End every process of this installation, and delete its tree, files of subordinate ids included."""
