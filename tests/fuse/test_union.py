@@ -246,6 +246,7 @@ def test_a_listing_stays_in_place_while_names_come_and_go(layers: Path, mounted:
     union = mounted()
     seen = []
     for name, node, _, following in union.readdir(union.root, 2):
+        position = following
         seen.append(name)
         node.lookups += 1
         if len(seen) == 50:
@@ -253,7 +254,7 @@ def test_a_listing_stays_in_place_while_names_come_and_go(layers: Path, mounted:
     for name in seen[:25]:
         union.unlink(union.root, name)
     union.create(union.root, b"new", 0o644, os.O_EXCL, ME)
-    rest = [name for name, *_ in union.readdir(union.root, following)]
+    rest = [name for name, *_ in union.readdir(union.root, position)]
     assert len(rest) == len(set(rest)) == 51
     assert not set(rest) & set(seen)
     assert b"new" in rest
