@@ -109,7 +109,7 @@ class Layout:
         for name in os.listdir(self.path("trash")):
             path = self.path("trash", name)
             pid, _, rest = name.partition(".")
-            machine = rest.partition(".")[2]
+            machine = rest.partition(".")[2].removesuffix(f".{pid}.new")  # a record that was being written there
             if machine in ("", os.uname().nodename):
                 is_left = not os.path.exists(f"/proc/{pid}")
             else:

@@ -29,3 +29,11 @@ def test_a_new_thing_is_not_taken_for_left(tmp_path: Path) -> None:
     os.mkdir(layout.aside())
     layout.empty_trash()
     assert len(os.listdir(layout.path("trash"))) == 1
+
+
+def test_a_record_that_a_killed_process_was_writing_is_removed_too(tmp_path: Path) -> None:
+    layout = Layout(str(tmp_path / "root"), str(tmp_path / "run"))
+    left = Path(layout.path("trash", f"{NOBODY}.ab.{os.uname().nodename}.{NOBODY}.new"))
+    left.write_text("{")
+    layout.empty_trash()
+    assert not left.exists()
