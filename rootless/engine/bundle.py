@@ -17,9 +17,21 @@ _ABOVE_SYSCTLS = ("/proc", "/proc/sys", "/proc/sys/net", "/proc/sys/net/ipv4")
 _HIGHEST_GROUP = 2147483647  # that ping_group_range takes, icmp(7)
 
 
-def build(engine: Engine, record: Record, rung: str, window_size: tuple[int, int]) -> Config:
-    """The runtime configuration of the container. Raises HostUnsupported and Conflict for what cannot be."""
-    directory = engine.containers.directory(record["id"])
+def build(
+    engine: Engine,
+    record: Record,
+    rung: str,
+    window_size: tuple[int, int],
+    *,
+    directory: str = "",
+    names_directory: str = "",
+) -> Config:
+    """The runtime configuration of the container. Raises HostUnsupported and Conflict for what cannot be.
+
+    A container of the store has its upper directory, and its hosts and resolv.conf, in its directory there; a step of a
+    build has them in *directory* and *names_directory*.
+    """
+    directory = directory or engine.containers.directory(record["id"])
     host_network = record["network"] == "host"
     config: Config = {
         "ociVersion": runtime.VERSION,
@@ -28,7 +40,7 @@ def build(engine: Engine, record: Record, rung: str, window_size: tuple[int, int
         "mounts": [
             *_root_mounts(engine, record, directory),
             *_system_mounts(record, host_network),
-            *_user_mounts(record, _names_directory(engine, record)),
+            *_user_mounts(record, names_directory or _names_directory(engine, record)),
         ],
         "linux": {
             "namespaces": _namespaces(engine, record),

@@ -556,6 +556,8 @@ class Monitor:
         if client is self.owner:
             self.owner = None
             self.finished |= self.over
+            if self.settings.get("ends_with_owner"):  # a step of a build, which nobody could ask about later
+                self._stop(signal.SIGKILL, -1)
         if client.attached and client.gives_input and self.settings["stdin_once"] and not self.settings["terminal"]:
             self._end_input()
         self._choke()
