@@ -20,7 +20,7 @@ from threading import Lock
 from typing import Any
 
 from rootless.errors import InvalidInput, RootlessError
-from rootless.linux import mounts, namespaces, processes
+from rootless.linux import mounts, namespaces
 from rootless.linux.inroot import make_directories, open_in_root
 from rootless.runtime import channel, prepared, sealed
 from rootless.runtime.channel import Socket
@@ -98,8 +98,7 @@ class Spawner:
 
 
 def main() -> None:
-    """The helper's entry."""
-    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+    """The helper's entry. It stays dumpable as the build is, for who is not cannot rename his forks: proc_pid_mem(5)."""
     build = channel.adopt(3)
     place = ""
     while True:

@@ -2,8 +2,8 @@
 
 The layer holds nothing but what is written here, so its directories are real ones and its names are ours. What the
 layers below show at a place says what may be written there, with BuildKit's rules (tonistiigi/fsutil, copy.go): a
-directory is merged into a directory, and never replaces anything else; anything else replaces what is no directory, or
-an empty one; links at the place are not followed.
+directory is merged into a directory, and never replaces anything else; anything else replaces what is no directory;
+links at the place are not followed.
 """
 
 import errno
@@ -210,19 +210,15 @@ class Writer:
 
     # Copying
 
-    def copy(self, source: Directory, entry: Entry, here: Target, name: str, look: Attributes, *, merge: bool) -> None:
-        """Copy what *source* shows as *entry* to *name* in *here*; a directory with all that is in it.
-
-        With *merge*, a directory that is there already keeps its looks; those in it take the source's.
-        """
+    def copy(self, source: Directory, entry: Entry, here: Target, name: str, look: Attributes) -> None:
+        """Copy what *source* shows as *entry* to *name* in *here*; a directory with all that is in it."""
         if entry.is_directory:
             existing = here.look_up(name)
             if existing is not None and not stat.S_ISDIR(existing.st_mode):
                 raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
             with self._directory(here, name, existing is not None) as target, source.enter(entry.name) as below:
                 self.copy_entries(below, target, look)
-                if existing is None or not merge:
-                    self._finish_directory(target, entry, below, look)
+                self._finish_directory(target, entry, below, look)
             return
         self._remove(here, name)
         self._check_name(name)
@@ -242,12 +238,23 @@ class Writer:
         else:
             self.skipped.append(f"/{here.path}{name}")
 
+    def copy_alone(self, source: Directory, entry: Entry, here: Target, name: str, look: Attributes) -> Target:
+        """A directory without what is in it; one that is there already stays as it is."""
+        existing = here.look_up(name)
+        if existing is not None and not stat.S_ISDIR(existing.st_mode):
+            raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
+        target = self._directory(here, name, existing is not None)
+        if existing is None:
+            with source.enter(entry.name) as below:
+                self._finish_directory(target, entry, below, look)
+        return target
+
     def copy_entries(self, source: Directory, here: Target, look: Attributes) -> None:
         """Copy all that is in a directory."""
         if here.path.count("/") > MAX_DEPTH:
             raise InvalidInput(f"/{here.path}: directories are nested too deeply")
         for entry in source.entries():
-            self.copy(source, entry, here, entry.name, look, merge=False)
+            self.copy(source, entry, here, entry.name, look)
 
     def _directory(self, here: Target, name: str, exists: bool) -> Target:
         if exists:
@@ -308,28 +315,18 @@ class Writer:
                 os.utime(fd, ns=(when, when))
 
     def _remove(self, here: Target, name: str) -> None:
-        """Have nothing in the way of a file *name*. Raises InvalidInput for a directory that has something in it."""
+        """Have nothing in the way of a file *name*. Raises InvalidInput where that is a directory."""
         found = here.look_up(name)
         if found is None:
             return
-        if not stat.S_ISDIR(found.st_mode):
-            try:
-                os.unlink(name, dir_fd=here.fd)
-            except FileNotFoundError:
-                pass  # it is below, and will be hidden
-            self.recorded = [r for r in self.recorded if r.path != os.fsencode(here.path + name)]
-            return
-        below = here.below.look_up(name) if here.below else None
+        if stat.S_ISDIR(found.st_mode):
+            raise InvalidInput(f"cannot replace directory /{here.path}{name} with a file")
         try:
-            if below and below.is_directory and here.below:
-                with here.below.enter(name) as directory:
-                    if directory.entries():
-                        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-            os.rmdir(name, dir_fd=here.fd)
+            os.unlink(name, dir_fd=here.fd)
         except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise InvalidInput(f"cannot replace directory /{here.path}{name} with a file: {error.strerror}") from error
+            return  # it is below, and will be hidden
+        path = os.fsencode(here.path + name)
+        self.recorded = [entry for entry in self.recorded if entry.path != path]
 
     def _own(self, fd: int, path: str, owner: Owner, mode: int) -> None:
         """Give *fd* its owner; or write down who it should be, where that id does not exist here."""
