@@ -60,13 +60,19 @@ def said(body: bytes) -> tuple[str, str]:
 
 
 def refusal(
-    status: int, headers: Mapping[str, str], body: bytes, reference: Reference, address: str, what: str
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    reference: Reference,
+    address: str,
+    what: str,
+    verb: str = "pull",
 ) -> RootlessError:
     """The error for an answer of *address* with *status* when asked for *what* ("manifest", "blob sha256:…")."""
     code, words = said(body)
     reason = f": {words}" if words else ""
     if status in (401, 403):
-        return denied(reference, address, words)
+        return denied(reference, address, words, verb)
     if status == 404 and code == "NAME_UNKNOWN":
         return NotFound(f"repository {reference.familiar_name} not found{reason}")
     if status == 404 and what == "manifest":
@@ -77,19 +83,19 @@ def refusal(
     if status in (408, 425, 429) or status >= 500:
         return TemporaryFailure(
             f"{subject}: status {status}{reason}",
-            hint=_login_hint(reference.domain) if status == 429 else "",
+            hint=login_hint(reference.domain) if status == 429 else "",
             retry_after=parse_retry_after(headers.get("Retry-After", "")),
         )
     return RegistryFailure(f"{subject}: unexpected status {status}{reason}")
 
 
-def denied(reference: Reference, address: str, words: str = "") -> Unauthorized:
+def denied(reference: Reference, address: str, words: str = "", verb: str = "pull") -> Unauthorized:
     """The error for a repository that we may not read, or that is not there: registries do not tell which."""
     message = (
-        f"pull access denied for {reference.familiar_name}, repository does not exist or may require 'rootless login'"
+        f"{verb} access denied for {reference.familiar_name}, repository does not exist or may require 'rootless login'"
     )
     origin = "" if address.endswith(reference.domain) else f" (asked {address})"
-    return Unauthorized(message + origin + (f": {words}" if words else ""), hint=_login_hint(reference.domain))
+    return Unauthorized(message + origin + (f": {words}" if words else ""), hint=login_hint(reference.domain))
 
 
 def parse_retry_after(text: str) -> float | None:
@@ -102,5 +108,6 @@ def parse_retry_after(text: str) -> float | None:
         return None
 
 
-def _login_hint(domain: str) -> str:
+def login_hint(domain: str) -> str:
+    """What to do where a registry does not know us."""
     return "try `rootless login`" if domain == DOCKER_HUB else f"try `rootless login {domain}`"

@@ -47,6 +47,9 @@ class Challenge(NamedTuple):
     parameters: Mapping[str, str]
 
 
+_Key = tuple[str, str, str]  # endpoint, repository, and the scope that is wanted there
+
+
 class _Token(NamedTuple):
     value: str
     end: float  # time.monotonic()
@@ -55,6 +58,13 @@ class _Token(NamedTuple):
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
     """The challenges in the values of WWW-Authenticate headers. What cannot be understood ends its header."""
     return [challenge for header in headers for challenge in _challenges_in(header)]
+
+
+def merge_scopes(wanted: str, challenged: str) -> str:
+    """*wanted*, and what *challenged* says of other things: scopes, "TYPE:NAME:ACTIONS", with spaces between."""
+    ours = wanted.split()
+    known = {scope.rpartition(":")[0] for scope in ours}
+    return " ".join([*ours, *(scope for scope in challenged.split() if scope.rpartition(":")[0] not in known)])
 
 
 def check_realm(realm: str, endpoint: Endpoint, *, plain: bool) -> str:
@@ -78,14 +88,15 @@ class Authenticator:
         self._transport = transport
         self._credentials = credentials
         self._lock = threading.Lock()
-        self._fetching: dict[tuple[str, str], threading.Lock] = {}
+        self._fetching: dict[_Key, threading.Lock] = {}
         self._challenges: dict[str, Challenge] = {}  # by endpoint
-        self._scopes: dict[tuple[str, str], str] = {}  # what a challenge asked for, by endpoint and repository
-        self._tokens: dict[tuple[str, str], _Token] = {}  # likewise
+        self._scopes: dict[_Key, str] = {}  # what a challenge asked for
+        self._tokens: dict[_Key, _Token] = {}
 
-    def authorization(self, endpoint: Endpoint, repository: str, *, plain: bool) -> str | None:
+    def authorization(self, endpoint: Endpoint, repository: str, *, plain: bool, scope: str = "") -> str | None:
         """The Authorization header to send, or None as long as the endpoint has not asked for any.
 
+        *scope* is what a token is asked for, besides what the challenge says; else it is for pulling.
         Raises Unauthorized where there is no credential or it is refused, RegistryFailure where no token is to be had.
         """
         challenge = self._challenges.get(endpoint.name)
@@ -94,20 +105,22 @@ class Authenticator:
         try:
             if challenge.scheme == "basic":
                 return self._basic(endpoint, repository)
-            return f"Bearer {self._token(endpoint, repository, challenge, plain).value}"
+            return f"Bearer {self._token(endpoint, (endpoint.name, repository, scope), challenge, plain).value}"
         except RegistryFailure:
             with self._lock:  # the next request begins anew: the registry may have changed its mind
                 self._challenges.pop(endpoint.name, None)
             raise
 
-    def learn(self, endpoint: Endpoint, repository: str, headers: Iterable[str], sent: str | None) -> bool:
+    def learn(
+        self, endpoint: Endpoint, repository: str, headers: Iterable[str], sent: str | None, scope: str = ""
+    ) -> bool:
         """Take in the challenges of a 401 to a request with the Authorization *sent*; tell whether to try again."""
         usable = {challenge.scheme: challenge for challenge in reversed(parse_challenges(headers))}
         challenge = usable.get("bearer") or usable.get("basic")
         if challenge is None:
             return False
         with self._lock:
-            key = (endpoint.name, repository)
+            key = (endpoint.name, repository, scope)
             self._challenges[endpoint.name] = challenge
             self._scopes[key] = challenge.parameters.get("scope", "")
             if key in self._tokens and sent == f"Bearer {self._tokens[key].value}":
@@ -120,21 +133,21 @@ class Authenticator:
             raise Unauthorized(f"{endpoint.address} wants a user name and a password")
         return credential.basic()
 
-    def _token(self, endpoint: Endpoint, repository: str, challenge: Challenge, plain: bool) -> _Token:
-        key = (endpoint.name, repository)
+    def _token(self, endpoint: Endpoint, key: _Key, challenge: Challenge, plain: bool) -> _Token:
         with self._lock:
             one_at_a_time = self._fetching.setdefault(key, threading.Lock())
         with one_at_a_time:
             token = self._tokens.get(key)
             if token is None or time.monotonic() > token.end - _SPARE:
-                token = self._fetch(endpoint, repository, challenge, plain)
+                token = self._fetch(endpoint, key, challenge, plain)
                 with self._lock:
                     self._tokens[key] = token
             return token
 
-    def _fetch(self, endpoint: Endpoint, repository: str, challenge: Challenge, plain: bool) -> _Token:
+    def _fetch(self, endpoint: Endpoint, key: _Key, challenge: Challenge, plain: bool) -> _Token:
         realm = check_realm(challenge.parameters.get("realm", ""), endpoint, plain=plain)
-        wanted = {"scope": self._scopes.get((endpoint.name, repository)) or f"repository:{repository}:pull"}
+        _, repository, scope = key
+        wanted = {"scope": merge_scopes(scope, self._scopes.get(key, "")) or f"repository:{repository}:pull"}
         if service := challenge.parameters.get("service"):
             wanted["service"] = service
         credential = self._credentials.find(endpoint.name, repository)

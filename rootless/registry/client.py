@@ -12,7 +12,6 @@ what we showed to the registry.
 
 from collections.abc import Callable
 from functools import partial
-from random import random
 from typing import NamedTuple, TypeVar, final
 
 from rootless import __version__
@@ -23,6 +22,7 @@ from rootless.registry.blobs import Sink, Transfer, receive
 from rootless.registry.config import Endpoint, RegistryConfig, Timing, endpoints
 from rootless.registry.credentials import Credentials
 from rootless.registry.exchange import Exchange, Question
+from rootless.registry.patience import patiently
 from rootless.registry.transport import Response, Transport
 from rootless.spec.digest import Digest, digest_of, matches, parse_digest
 from rootless.spec.image import INDEX_TYPES, MANIFEST_TYPES, MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, Descriptor
@@ -47,13 +47,12 @@ class Client:
     """Asks registries for images, from any thread. A `with` block around it ends its connections.
 
     Its methods raise NotFound, Unauthorized and other RegistryFailures, and CorruptData for what is not what it should
-    be. Pushing, searching and checking passwords can stand beside it on the same Exchange.
+    be. Pushing (push.py), searching and checking passwords stand beside it on an Exchange of their own.
     """
 
     def __init__(self, config: RegistryConfig, credentials: Credentials, timing: Timing | None = None) -> None:
         self._config = config
-        self._timing = timing or Timing()
-        self._transport = Transport(config, self._timing, f"rootless/{__version__}")
+        self._transport = Transport(config, timing or Timing(), f"rootless/{__version__}")
         self._exchange = Exchange(self._transport, Authenticator(self._transport, credentials))
         self._unreachable: set[str] = set()  # mirrors; they are not tried again
 
@@ -113,35 +112,12 @@ class Client:
             if mirror.name in self._unreachable:
                 continue
             try:
-                return self._patiently(partial(action, mirror, question), _MIRROR_ATTEMPTS)
+                return patiently(self._transport.watch, partial(action, mirror, question), _MIRROR_ATTEMPTS)
             except TemporaryFailure:
                 self._unreachable.add(mirror.name)
             except (RegistryFailure, NotFound, CorruptData):
                 pass  # a mirror need not have everything, nor be in order: the registry itself has the last word
-        return self._patiently(partial(action, origin, question), self._timing.attempts)
-
-    def _patiently(self, action: Callable[[], T], attempts: int) -> T:
-        """What *action* brings, tried again while it fails in ways that pass. Raises the last failure."""
-        failures = 0
-        while True:
-            try:
-                return action()
-            except TemporaryFailure as failure:
-                failures = failures + failure.cost if failure.cost else 1
-                if failures >= attempts:
-                    raise
-                self._pause(failures, failure)
-
-    def _pause(self, failures: int, failure: TemporaryFailure) -> None:
-        wait = self._timing.backoff * 2.0 ** (failures - 1) * (0.75 + random() / 2)
-        if failure.retry_after is not None:
-            if failure.retry_after > self._timing.longest_wait:
-                raise RegistryFailure(
-                    f"{failure}: it wants to be asked again in {failure.retry_after:.0f} seconds", hint=failure.hint
-                ) from None
-            wait = max(wait, failure.retry_after)
-        if self._transport.watch.cancelled.wait(wait):
-            raise RegistryFailure("cancelled") from None
+        return patiently(self._transport.watch, partial(action, origin, question))
 
     # -- one attempt at one endpoint
 

@@ -196,11 +196,42 @@ class _Watched:
     port: int
     timeout: Any
     response_class: Any
+    sock: Any
 
     def __init__(self, *args: Any, watch: Watch, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._watch = watch
         self.response_class = partial(_Response, watch=watch)
+
+    def send(self, data: Any) -> None:
+        """As http.client's; raises TimeoutError where nothing is taken for a period, ConnectionAbortedError on a cancel.
+
+        sendall(3) of Python would count its timeout over all of the data, which a slow line needs longer for.
+        """
+        if self.sock is None or not isinstance(data, (bytes, memoryview)):
+            super().send(data)  # type: ignore[misc]  # it is mixed into what has it
+            return
+        timeout, rest = self.sock.gettimeout(), memoryview(data)
+        try:
+            while rest:
+                rest = rest[self._send_some(rest) :]
+        finally:
+            if self.sock is not None:
+                self.sock.settimeout(timeout)
+
+    def _send_some(self, data: memoryview) -> int:
+        end = time.monotonic() + self._watch.timing.stall
+        while True:
+            if self._watch.cancelled.is_set():
+                raise ConnectionAbortedError("cancelled")
+            self.sock.settimeout(_SLICE)
+            try:
+                count: int = self.sock.send(data)
+            except TimeoutError:
+                if time.monotonic() > end:
+                    raise
+                continue
+            return count
 
     def _new_conn(self) -> socket.socket:
         return connect(self._dns_host, self.port, self._watch.timing.connect)

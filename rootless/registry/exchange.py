@@ -4,7 +4,7 @@ Plain HTTP is a matter of configuration, not of what works: only loopback and re
 to it, only when nothing there speaks TLS, and never again once something has.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, final
 from urllib.parse import urljoin, urlsplit
 
@@ -12,11 +12,13 @@ from rootless.errors import RegistryFailure, Unauthorized
 from rootless.registry.answers import MAX_ERROR_SIZE, NotTls, Refused, TemporaryFailure, denied, one_line, said
 from rootless.registry.auth import Authenticator
 from rootless.registry.config import Endpoint
-from rootless.registry.transport import Response, Transport, address_of
+from rootless.registry.transport import Body, Response, Transport, address_of
 from rootless.spec.reference import Reference
 
 _MAX_REDIRECTS = 10
 _REDIRECTS = (301, 302, 303, 307, 308)
+_REDIRECTS_WITH_BODY = (307, 308)
+_READING = ("GET", "HEAD")
 _SIGNED_URL_EXPIRED = (400, 401, 403, 404, 410)  # what the storage behind a registry answers to an old redirect
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -29,6 +31,9 @@ class Question(NamedTuple):
     path: str  # after the repository's name: "manifests/3.20"
     headers: Mapping[str, str]
     method: str = "GET"
+    body: Callable[[], Body] | None = None  # makes what goes with it, anew for each attempt
+    verb: str = "pull"  # what is denied where it is refused
+    scope: str = ""  # what a token has to be good for, where that is more than pulling
 
 
 @final
@@ -45,20 +50,31 @@ class Exchange:
 
         Raises Unauthorized, RegistryFailure, and TemporaryFailure where another attempt may go better.
         """
+        return self._ask(endpoint, question, "")
+
+    def ask_at(self, endpoint: Endpoint, url: str, question: Question) -> Response:
+        """Likewise at *url*, where an answer of the endpoint has sent us; question.path does not matter then.
+
+        What we show to the endpoint is shown there only if it is the endpoint's own origin.
+        """
+        return self._ask(endpoint, question, url)
+
+    def _ask(self, endpoint: Endpoint, question: Question, url: str) -> Response:
         authorization = self._authorization(endpoint, question)
-        response = self._follow(endpoint, question, authorization)
+        response = self._follow(endpoint, question, authorization, url)
         if response.status != 401 or not self._is_own(endpoint, response):
             return _checked_redirect(endpoint, question, response)
         again = self._answer_challenge(endpoint, question, response, authorization)
-        response = self._follow(endpoint, question, again)
+        response = self._follow(endpoint, question, again, url)
         return _checked_redirect(endpoint, question, response)
 
     def _authorization(self, endpoint: Endpoint, question: Question) -> str | None:
         plain = self._schemes.get(endpoint.address) == "http"
         try:
-            return self._auth.authorization(endpoint, endpoint.prefix + question.reference.path, plain=plain)
+            repository = endpoint.prefix + question.reference.path
+            return self._auth.authorization(endpoint, repository, plain=plain, scope=question.scope)
         except Unauthorized as error:
-            raise denied(question.reference, endpoint.address, str(error)) from None
+            raise denied(question.reference, endpoint.address, str(error), question.verb) from None
 
     def _answer_challenge(
         self, endpoint: Endpoint, question: Question, response: Response, sent: str | None
@@ -68,30 +84,35 @@ class Exchange:
         with response:
             _, words = said(response.read_all(MAX_ERROR_SIZE, "error"))
             challenges = response.all("WWW-Authenticate")
-        if self._auth.learn(endpoint, repository, challenges, sent):
+        if self._auth.learn(endpoint, repository, challenges, sent, question.scope):
             authorization = self._authorization(endpoint, question)
             if authorization != sent:
                 return authorization
-        raise denied(question.reference, endpoint.address, words)
+        raise denied(question.reference, endpoint.address, words, question.verb)
 
-    def _follow(self, endpoint: Endpoint, question: Question, authorization: str | None) -> Response:
+    def _follow(self, endpoint: Endpoint, question: Question, authorization: str | None, url: str) -> Response:
         """The answer after redirects. What was shown to the endpoint's own origin is shown to no other."""
         headers = dict(question.headers)
-        if authorization:
+        if authorization and (not url or self._is_at(endpoint, url)):
             headers["Authorization"] = authorization
-        response = self._open(endpoint, question, headers)
+        response = self._send(question, url, headers) if url else self._open(endpoint, question, headers)
         for _ in range(_MAX_REDIRECTS):
             if response.status not in _REDIRECTS:
                 return response
             response.discard()
-            url = _next_url(response)
+            if question.method not in _READING and response.status not in _REDIRECTS_WITH_BODY:
+                raise RegistryFailure(f"{endpoint.address}: redirects the {question.what} elsewhere without its content")
+            url = next_url(response)
             if _origin(url) != _origin(response.url):
                 headers.pop("Authorization", None)
-            response = self._transport.send(question.method, url, headers)
+            response = self._send(question, url, headers)
         if response.status not in _REDIRECTS:
             return response
         response.discard()
         raise RegistryFailure(f"{endpoint.address}: more than {_MAX_REDIRECTS} redirects for the {question.what}")
+
+    def _send(self, question: Question, url: str, headers: Mapping[str, str]) -> Response:
+        return self._transport.send(question.method, url, headers, body=question.body() if question.body else None)
 
     def _open(self, endpoint: Endpoint, question: Question, headers: Mapping[str, str]) -> Response:
         """The first answer, over TLS; in plain HTTP where that is allowed and there is no TLS."""
@@ -99,7 +120,7 @@ class Exchange:
         known = self._schemes.get(endpoint.address)
         for scheme in (known,) if known else ("https", "http"):
             try:
-                response = self._transport.send(question.method, f"{scheme}://{rest}", headers)
+                response = self._send(question, f"{scheme}://{rest}", headers)
             except (NotTls, Refused) as failure:
                 if known or scheme == "http":
                     raise
@@ -112,7 +133,10 @@ class Exchange:
 
     def _is_own(self, endpoint: Endpoint, response: Response) -> bool:
         """Whether *response* comes from the endpoint itself rather than from where it redirected to."""
-        return _origin(response.url) == _origin(f"{self._schemes[endpoint.address]}://{endpoint.address}/")
+        return self._is_at(endpoint, response.url)
+
+    def _is_at(self, endpoint: Endpoint, url: str) -> bool:
+        return _origin(url) == _origin(f"{self._schemes[endpoint.address]}://{endpoint.address}/")
 
 
 def _checked_redirect(endpoint: Endpoint, question: Question, response: Response) -> Response:
@@ -126,8 +150,8 @@ def _checked_redirect(endpoint: Endpoint, question: Question, response: Response
     return response
 
 
-def _next_url(response: Response) -> str:
-    """Where *response* redirects to. Raises RegistryFailure for where nobody should go."""
+def next_url(response: Response) -> str:
+    """Where the Location of *response* leads. Raises RegistryFailure for where nobody should go."""
     location = response.headers.get("Location", "")
     here = address_of(response.url)
     if not location or not location.isascii() or not location.isprintable() or " " in location or "\\" in location:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from http.client import HTTPException, IncompleteRead
 from socket import EAI_NONAME, gaierror
-from typing import Any, final
+from typing import Any, Protocol, final
 
 import requests
 import urllib3
@@ -30,6 +30,14 @@ _NOT_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG")  #
 _AUTHORITIES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem", "/etc/ssl/cert.pem")
 _WORTH_READING = 1 << 14  # bytes of a body that nobody wants
 _HEADERS = {"Accept-Encoding": "identity", "Connection": "keep-alive"}
+
+
+class Body(Protocol):
+    """What goes with a request: pieces, in order, and how many bytes they are together."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __len__(self) -> int: ...
 
 
 @final
@@ -110,14 +118,22 @@ class Transport:
                 session.close()
 
     def send(
-        self, method: str, url: str, headers: Mapping[str, str], form: Mapping[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        form: Mapping[str, str] | None = None,
+        body: Body | None = None,
     ) -> Response:
-        """The answer to one request, of any status. Raises TemporaryFailure or RegistryFailure where there is none."""
+        """The answer to one request, of any status. Raises TemporaryFailure or RegistryFailure where there is none.
+
+        What iterating *body* raises that is none of ours to explain (CorruptData, for one) is raised as it is.
+        """
         address = address_of(url)
         timing = self.watch.timing
         if self.watch.cancelled.is_set():
             raise RegistryFailure("cancelled")
-        request = requests.Request(method, url, headers={**self._headers, **headers}, data=form)
+        request = requests.Request(method, url, headers={**self._headers, **headers}, data=form if body is None else body)
         try:
             # Session.send() would read all of a redirect's body and follow its Location far enough to fail on it.
             adapter = self._session().get_adapter(url)
