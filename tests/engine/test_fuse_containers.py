@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -227,3 +228,33 @@ def test_in_a_store_on_an_overlay_it_is_the_driver_and_marks_are_files(
         "D /data/opaque/new",
         "one",
     ]
+
+
+def test_what_a_running_container_has_written_can_be_had_in_its_upper_directory(box: Box) -> None:
+    """cat holds its output open: the kernel has what it wrote, and no reason yet to hand it over."""
+    script = "mkfifo /p; cat /p >/f & exec 3>/p; cat /bin/busybox >&3; echo up; sleep 1000"
+    name = start(box, script)
+    assert box.says(name, "up")
+    size = int(box("exec", name, "stat", "-c", "%s", "/bin/busybox").stdout)
+    assert wait_until(lambda: int(box("exec", name, "stat", "-c", "%s", "/f").stdout) == size)
+    settled(box, name)
+    written = box.store / "containers" / name / "upper/f"
+    assert (
+        written.read_bytes()
+        == subprocess.run(
+            box.installed.command("exec", name, "cat", "/bin/busybox"), env=box.installed.env, capture_output=True
+        ).stdout
+    )
+
+
+def test_who_has_ended_has_nothing_to_hand_over(box: Box) -> None:
+    name = start(box, "echo x >/x")
+    box("wait", name)
+    settled(box, name)
+    assert (box.store / "containers" / name / "upper/x").read_text() == "x\n"
+
+
+def settled(box: Box, name: str) -> None:
+    """engine.settle, in a process of its own, as a command calls it."""
+    calls = "from rootless.engine import context, settle; import sys; settle.settle(context.open_engine(), sys.argv[1])"
+    subprocess.run([sys.executable, "-c", calls, name], env=box.installed.env, check=True, timeout=60)

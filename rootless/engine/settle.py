@@ -1,0 +1,63 @@
+"""What a running container has written, and its kernel has not yet handed to the server of its root.
+
+With the driver `fuse` the kernel keeps what is written to an open file, and hands it to the server later: a program
+that reads the upper directory beside would miss it. (What closes a file hands it over at once.) syncfs(2) has the
+kernel make requests of all of it, but does not wait for their answers (fuse_sync_fs in fs/fuse/inode.c waits for
+virtiofs alone). They are queued: the device hands them to the server in their order, `_AT_ONCE` of those that nobody
+waits for. A request that somebody waits for stands behind these, so each statfs(2) that returns has seen as many of
+them answered.
+"""
+
+import os
+
+from rootless.engine.context import Engine
+from rootless.errors import Conflict
+from rootless.linux.files import filesystem_magic, syncfs
+from rootless.linux.processes import start_time
+from rootless.store.containers import LIVE
+
+_FUSE_MAGIC = 0x65735546  # FUSE_SUPER_MAGIC, <linux/magic.h>
+_AT_ONCE = 64  # fuse/express.py has the kernel do so
+# The kernel keeps no more of a FUSE file system than a hundredth of what it keeps of all, mm/page-writeback.c; cut into
+# pages that are not neighbours, that is some ten thousand requests.
+_ROUNDS = 16_384 // _AT_ONCE
+
+
+def settle(engine: Engine, container_id: str) -> None:
+    """Have all that the container has written until now in its upper directory; at once where that is so anyway.
+
+    For those who read the upper directory beside a container that runs. Raises Conflict if its root answers no more.
+    """
+    state = engine.containers.state(container_id)
+    if state["status"] not in LIVE or not state["pid"]:
+        return
+    engine.enter_namespace()
+    try:
+        fd = _root_fd(state["pid"], state["process_started"])
+    except (FileNotFoundError, ProcessLookupError):
+        return  # it has just ended
+    except OSError as error:
+        raise Conflict(f"the root of container {container_id[:12]} cannot be read: {error.strerror}") from error
+    try:
+        if fd >= 0 and filesystem_magic(fd) == _FUSE_MAGIC:
+            _hand_over(fd)
+    except OSError as error:
+        raise Conflict(f"the root of container {container_id[:12]} does not answer: {error.strerror}") from error
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _root_fd(pid: int, started: int) -> int:
+    """The container's root, as its first process has it; -1 if *pid* is another one by now."""
+    fd = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if start_time(pid) == started:
+        return fd
+    os.close(fd)
+    return -1
+
+
+def _hand_over(fd: int) -> None:
+    syncfs(fd)
+    for _ in range(_ROUNDS):
+        os.fstatvfs(fd)
