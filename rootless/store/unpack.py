@@ -9,11 +9,10 @@ What a later member says of a path wins. What whiteouts say is about lower layer
 they are written at the end, where nothing else came to be, and a directory of the layer's own at such a place becomes
 opaque. Modes, owners and times of directories come at the end, too, so that one of mode 000 can be filled.
 
-What cannot be done in a user namespace is recorded instead, for push, save, commit and the fuse driver to find:
+What cannot be done in a user namespace is recorded instead, for push, save and commit to find:
 - an owner that is not mapped: the file is the user's (0), and loses setuid or setgid, which would mean the user now;
 - a device: there is none in the directory, not even an empty file, as anybody would believe that;
-- an extended attribute that the file system or the kernel refuses;
-- for the fuse driver, which has modes from the record: setuid and setgid of any file.
+- an extended attribute that the file system or the kernel refuses.
 Attributes that mean something to a mount or to this program (trusted.*, user.overlay.*, user.rootless.*, security.*
 other than capabilities) are not taken from an archive at all.
 
@@ -554,11 +553,11 @@ class _Unpacking:
         return owner
 
     def _mode(self, member: Member, owner: tuple[int, int]) -> int:
-        """The mode for a file of *owner*: nobody may run it as another than the archive says, or outside of a mount."""
+        """The mode for a file of *owner*: nobody may run it as another than the archive says."""
         mode = member.mode
-        if owner[0] != member.uid or self._style is WhiteoutStyle.FUSE:
+        if owner[0] != member.uid:
             mode &= ~stat.S_ISUID
-        if owner[1] != member.gid or self._style is WhiteoutStyle.FUSE:
+        if owner[1] != member.gid:
             mode &= ~stat.S_ISGID
         return mode
 
