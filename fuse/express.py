@@ -17,12 +17,13 @@ through a buffer that is always the same.
 
 import errno
 import os
+import select
+import stat
 
 from fuse import syscalls, wire
 from fuse.checks import PROBE
 from fuse.failures import Failures
 from fuse.node import Directory, Node
-from fuse.pipe import Pipe
 from fuse.union import Caller, Change, Union
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -37,7 +38,9 @@ _NO_ATTR = (0,) * 16
 _PROBE_NUMBER = (1 << 63) + 1
 _CAPABILITY = b"security.capability"
 _OWNER, _TIMES = wire.FATTR_UID | wire.FATTR_GID, wire.FATTR_ATIME | wire.FATTR_MTIME
-_SPLICED = 65536  # bytes; for fewer a copy takes less time
+_FLUSHED = wire.FATTR_MTIME | wire.FATTR_CTIME  # what the kernel has kept itself
+_ANY = wire.FATTR_MODE | wire.FATTR_SIZE | wire.FATTR_ATIME | _OWNER | _FLUSHED
+_TRIES = 25  # to receive a request, before this process sleeps; 1 µs each
 _BILLION = 1_000_000_000
 _BACKGROUND, _CONGESTED = 64, 48  # requests that nobody waits for, at once
 
@@ -53,11 +56,16 @@ class Express:
         self._union = union
         self._nodes = union.nodes
         self._device, self._channel = device_fd, channel_fd
+        os.set_blocking(device_fd, False)
+        poll = select.poll()
+        poll.register(device_fd, select.POLLIN)
+        self._poll = poll.poll
+        self._tries = _TRIES if len(os.sched_getaffinity(0)) > 1 else 0
         self._buffer = bytearray(_BUFFER)
+        self._buffers = [self._buffer]
         self._view = memoryview(self._buffer)
         self._content = bytearray(_BUFFER)
         self._content_view = memoryview(self._content)
-        self._pipe = Pipe(device_fd)
         self._passed = False  # a request is with pyfuse3
         self._opcode = 0
         self._offered = 0  # flags that the kernel knows
@@ -75,7 +83,7 @@ class Express:
             wire.SETATTR: self._setattr,
             wire.READ: self._read,
             wire.WRITE: self._write,
-            wire.CREATE: self._create,
+            wire.MKNOD: self._mknod,
             wire.UNLINK: self._unlink,
             wire.MKDIR: self._mkdir,
             wire.RMDIR: self._rmdir,
@@ -86,6 +94,8 @@ class Express:
             wire.RENAME2: self._rename2,
             wire.GETXATTR: self._getxattr,
             wire.LISTXATTR: self._listxattr,
+            wire.SETXATTR: self._setxattr,
+            wire.REMOVEXATTR: self._removexattr,
             wire.READDIRPLUS: self._readdirplus,
             wire.FALLOCATE: self._fallocate,
             wire.LSEEK: self._lseek,
@@ -93,7 +103,7 @@ class Express:
             wire.FSYNC: self._fsync,
             wire.FSYNCDIR: self._fsyncdir,
             wire.OPEN: self._open,
-            **dict.fromkeys((wire.OPENDIR, wire.FLUSH, wire.STATX), self._unknown),
+            **dict.fromkeys((wire.CREATE, wire.OPENDIR, wire.FLUSH, wire.STATX), self._unknown),
             **dict.fromkeys((wire.RELEASE, wire.RELEASEDIR), self._nothing),
             wire.INTERRUPT: self._no_answer,
         }
@@ -115,18 +125,11 @@ class Express:
     def _serve(self) -> bool:
         if self._passed:
             self._pass_back()
-        device, buffers, unpack, handlers = self._device, [self._buffer], wire.HEADER.unpack_from, self._handlers
+        unpack, handlers = wire.HEADER.unpack_from, self._handlers
         while True:
-            try:
-                self._idle = True
-                length = os.readv(device, buffers)
-                self._idle = False
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return False
-                if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
-                    continue
-                raise
+            length = self._receive()
+            if length < 0:
+                return False
             _, opcode, unique, nodeid, uid, gid, _, _ = unpack(self._buffer)
             handle = handlers.get(opcode)
             if handle is None:
@@ -139,6 +142,29 @@ class Express:
             except Exception as error:
                 self._failures.tell(error)
                 self._refuse(unique, errno.EIO)
+
+    def _receive(self) -> int:
+        """The length of the next request, which is in the buffer; negative when the file system is unmounted.
+
+        Whoever gets an answer often has the next request at once. To look for it a few times more takes less than to
+        be put to sleep and woken up.
+        """
+        device, buffers = self._device, self._buffers
+        tries = self._tries
+        while True:
+            try:
+                return os.readv(device, buffers)
+            except BlockingIOError:
+                tries -= 1
+                if tries < 0:
+                    self._idle = True
+                    self._poll()
+                    self._idle = False
+            except OSError as error:
+                if error.errno == errno.ENODEV:
+                    return -1
+                if error.errno not in (errno.EINTR, errno.ENOENT):
+                    raise
 
     def _refuse(self, unique: int, code: int) -> None:
         try:
@@ -253,6 +279,9 @@ class Express:
         node = self._node(nodeid)
         asked = wire.SETATTR_IN.unpack_from(self._buffer, _HEADER)
         valid, _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, to_uid, to_gid, _ = asked
+        if valid & _ANY == _FLUSHED:
+            self._attributes(unique, node, self._union.keep_time(node, mtime * _BILLION + mtime_ns))
+            return
         if not valid & _OWNER:
             to_uid = to_gid = None
         else:
@@ -278,17 +307,15 @@ class Express:
         )
         self._attributes(unique, node, self._union.setattr(node, change))
 
-    def _create(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
-        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(self._buffer, _HEADER)
-        name = bytes(self._view[_HEADER + wire.CREATE_IN.size : length - 1])
-        union = self._union
-        node, st = union.create(self._directory(nodeid), name, mode, flags, self._caller(uid, gid, umask))
-        if flags & os.O_TRUNC and st.st_size:
-            st = union.setattr(node, Change(size=0))
-        seconds, ns = self._valid
-        head = (wire.CREATE_OUT.size, 0, unique, node.number, 0, seconds, seconds, ns, ns)
-        answer = wire.CREATE_OUT.pack(*head, *self._attr(node, st), 0, wire.FOPEN_KEEP_CACHE, 0)
-        os.write(self._device, answer)
+    def _mknod(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        mode, device, umask, _ = wire.MKNOD_IN.unpack_from(self._buffer, _HEADER)
+        name = bytes(self._view[_HEADER + wire.MKNOD_IN.size : length - 1])
+        parent, caller = self._directory(nodeid), self._caller(uid, gid, umask)
+        if stat.S_ISREG(mode):
+            told = self._union.create(parent, name, mode, caller)
+        else:
+            told = self._union.mknod(parent, name, mode, wire.device_number(device), caller)
+        self._entry(unique, *told)
 
     def _unlink(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         self._union.unlink(self._directory(nodeid), bytes(self._view[_HEADER : length - 1]))
@@ -354,6 +381,17 @@ class Express:
         names = self._union.listxattr(self._node(nodeid))
         self._sized(unique, size, b"".join([name + b"\0" for name in names]))
 
+    def _setxattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        """With its flags, which pyfuse3 does not tell."""
+        size, flags = wire.SETXATTR_IN.unpack_from(self._buffer, _HEADER)
+        name, _, rest = bytes(self._view[_HEADER + wire.SETXATTR_IN.size : length]).partition(b"\0")
+        self._union.setxattr(self._node(nodeid), name, rest[:size], flags)
+        self._refuse(unique, 0)
+
+    def _removexattr(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
+        self._union.removexattr(self._node(nodeid), bytes(self._view[_HEADER : length - 1]))
+        self._refuse(unique, 0)
+
     def _sized(self, unique: int, size: int, answer: bytes) -> None:
         """*answer*, or how long it is, where *size* is 0."""
         if not size:
@@ -368,8 +406,6 @@ class Express:
     def _read(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
         _, offset, size, *_ = wire.READ_IN.unpack_from(self._buffer, _HEADER)
         fd = self._union.file_fd(self._node(nodeid))
-        if size >= _SPLICED and self._pipe.answer(unique, fd, offset, size):
-            return
         content = self._content_view
         done = os.preadv(fd, [content[16 : 16 + size]], offset)
         wire.ANSWER.pack_into(self._content, 0, 16 + done, 0, unique)

@@ -119,6 +119,14 @@ def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None, *, fol
     _check(_libc.utimensat(fd, name, times, 0 if follow else _AT_SYMLINK_NOFOLLOW), "utimensat")
 
 
+def futimens(fd: int, atime: int | None, mtime: int | None) -> None:
+    """futimens(3), with times as above."""
+    if atime is None or mtime is None or atime == NOW or mtime == NOW:
+        _check(_libc.futimens(fd, struct.pack("=4q", *_timespec(atime), *_timespec(mtime))), "futimens")
+    else:
+        os.utime(fd, ns=(atime, mtime))
+
+
 def _timespec(time: int | None) -> tuple[int, int]:
     if time is None:
         return 0, _UTIME_OMIT

@@ -15,7 +15,7 @@ import resource
 import stat
 
 from fuse import layer, whiteout
-from fuse.node import CLOSED, ROOT, Directory, Node, Numbers, Parts
+from fuse.node import CLOSED, PINNED, ROOT, Directory, Node, Numbers, Parts
 
 TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
@@ -263,10 +263,14 @@ class Tree:
         """stat(2) of *node*, as its layer has it."""
         parent = node.parent
         if parent is not None:
+            if node.access > PINNED:
+                return os.fstat(node.fd)
+            if isinstance(node, Directory) and node.layer in node.fds:
+                return os.fstat(node.fds[node.layer])
             return os.stat(node.name, dir_fd=self.dir_fd(parent, node.layer), follow_symlinks=False)
         if node is self.root:
-            return os.stat(self.root.fds[node.layer])
-        if node.access:
+            return os.fstat(self.root.fds[node.layer])
+        if node.access and node.layer == UPPER:
             return os.fstat(node.fd)
         if node.gone is None:
             raise fail(errno.ESTALE)

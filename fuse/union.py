@@ -8,6 +8,7 @@ and listings right. A file is opened once for each that opens it, and read and w
 import errno
 import os
 import stat
+import time
 from typing import NamedTuple, cast
 
 from fuse import renaming, syscalls, xattrs
@@ -86,13 +87,8 @@ class Union(Upper):
 
     # Making
 
-    def create(self, parent: Directory, name: bytes, mode: int, flags: int, caller: Caller) -> Told:
-        """A regular file. One that is there is taken as it is, unless *flags* have O_EXCL."""
-        if self._is_there(parent, name):
-            found = self.lookup(parent, name)
-            if flags & os.O_EXCL or found is None:
-                raise fail(errno.EEXIST)
-            return found
+    def create(self, parent: Directory, name: bytes, mode: int, caller: Caller) -> Told:
+        """A regular file, empty, and open here."""
         fds = []
 
         def make(made: bytes, to_fd: int) -> None:
@@ -267,35 +263,58 @@ class Union(Upper):
 
     def setattr(self, node: Node, change: Change) -> os.stat_result:
         """Change attributes of *node*; what stat(2) says then. Owner before mode, for it takes away setuid bits."""
-        mode, uid, gid, size, atime, mtime, kill_set_ids = change
+        size = change.size
+        if node.parent is None and node is not self.root:
+            return self._set_nameless(node, change)
         if node.layer != UPPER or self.read_only:
             self.copy_up(node, data=size != 0)
         if size is not None:
-            os.ftruncate(self.file_fd(node, write=True), size)
-            if kill_set_ids:
-                self.drop_set_ids(node)
+            self._truncate(node, change)
+        if node.access > PINNED:
+            return _set_open(node.fd, change)
+        return self._set_named(node, change)
+
+    def keep_time(self, node: Node, mtime: int) -> os.stat_result:
+        """The kernel, which keeps times itself while it has what was written, tells *mtime* (ns).
+
+        It does so whenever it has changed the time of the last change, as when a file loses a name: that is known here.
+        """
+        st = self.stat(node)
+        return st if st.st_mtime_ns == mtime else self.setattr(node, Change(mtime=mtime))
+
+    def _truncate(self, node: Node, change: Change) -> None:
+        os.ftruncate(self.file_fd(node, write=True), cast("int", change.size))
+        if change.kill_set_ids:
+            self.drop_set_ids(node)
+
+    def _set_named(self, node: Node, change: Change) -> os.stat_result:
         parent = node.parent
         if parent is None:
-            return self._set_nameless(node, change)
+            return _set_reached(fd_path(self.root.fds[UPPER]), change)
         fd, name = self.dir_fd(parent, UPPER), node.name
+        _, uid, gid, *_ = change
         if uid is not None or gid is not None:
             os.chown(name, -1 if uid is None else uid, -1 if gid is None else gid, dir_fd=fd, follow_symlinks=False)
-        if mode is not None:
-            syscalls.chmod(fd, name, mode & 0o7777)
-        if atime is not None or mtime is not None:
-            syscalls.utimensat(fd, name, atime, mtime)
+        if change.mode is not None:
+            syscalls.chmod(fd, name, change.mode & 0o7777)
+        if change.atime is not None or change.mtime is not None:
+            syscalls.utimensat(fd, name, change.atime, change.mtime)
         return os.stat(name, dir_fd=fd, follow_symlinks=False)
 
     def _set_nameless(self, node: Node, change: Change) -> os.stat_result:
-        """The same for the root, and for what has been removed and is still open."""
-        with self._reached(node) as path:
-            if change.uid is not None or change.gid is not None:
-                os.chown(path, -1 if change.uid is None else change.uid, -1 if change.gid is None else change.gid)
-            if change.mode is not None:
-                os.chmod(path, change.mode & 0o7777)
-            if change.atime is not None or change.mtime is not None:
-                syscalls.utimensat(-1, path, change.atime, change.mtime, follow=True)
-        return self.stat(node)
+        """The same for what has been removed and is still open; below, it is changed for those alone who have it open.
+
+        The kernel asks for this whenever a file is removed: it brings the times that it has kept up to date.
+        """
+        if node.gone is None:
+            raise fail(errno.ESTALE)
+        if change.size is not None:
+            self._truncate(node, change)
+        if node.layer == UPPER and node.access:
+            with self._reached(node) as path:
+                return _set_reached(path, change)
+        node.gone = _changed(node.gone, change)
+        return node.gone
 
     # Files
 
@@ -489,7 +508,49 @@ class _Reached:
             os.close(self._close)
 
 
+def _set_open(fd: int, change: Change) -> os.stat_result:
+    """Change attributes of the file behind *fd*."""
+    mode, uid, gid, _, atime, mtime, _ = change
+    if uid is not None or gid is not None:
+        os.fchown(fd, -1 if uid is None else uid, -1 if gid is None else gid)
+    if mode is not None:
+        os.fchmod(fd, mode & 0o7777)
+    if atime is not None or mtime is not None:
+        syscalls.futimens(fd, atime, mtime)
+    return os.fstat(fd)
+
+
+def _set_reached(path: bytes, change: Change) -> os.stat_result:
+    """The same for a descriptor's *path*, which may be one that allows for nothing else."""
+    mode, uid, gid, _, atime, mtime, _ = change
+    if uid is not None or gid is not None:
+        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
+    if mode is not None:
+        os.chmod(path, mode & 0o7777)
+    if atime is not None or mtime is not None:
+        syscalls.utimensat(-1, path, atime, mtime, follow=True)
+    return os.stat(path)
+
+
+def _changed(st: os.stat_result, change: Change) -> os.stat_result:
+    """*st* with *change*, the size left out; os.stat_result itself cannot be changed."""
+    values, rest = _parts(st)
+    mode, uid, gid, _, atime, mtime, _ = change
+    now = time.time_ns()
+    rest["st_ctime_ns"] = now
+    for field, value in (("st_atime_ns", atime), ("st_mtime_ns", mtime)):
+        if value is not None:
+            rest[field] = now if value == syscalls.NOW else value
+    mode = values[0] if mode is None else stat.S_IFMT(values[0]) | mode & 0o7777
+    owner = (values[4] if uid is None else uid, values[5] if gid is None else gid)
+    return os.stat_result((mode, *values[1:4], *owner, *values[6:]), rest)
+
+
 def _with_links(st: os.stat_result, links: int) -> os.stat_result:
-    """*st* with the number of *links*; os.stat_result cannot be changed."""
-    _, (values, rest) = cast("tuple[object, tuple[tuple[int, ...], dict[str, object]]]", st.__reduce__())
+    """*st* with the number of *links*."""
+    values, rest = _parts(st)
     return os.stat_result((*values[:3], links, *values[4:]), rest)
+
+
+def _parts(st: os.stat_result) -> tuple[tuple[int, ...], dict[str, object]]:
+    return cast("tuple[object, tuple[tuple[int, ...], dict[str, object]]]", st.__reduce__())[1]

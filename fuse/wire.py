@@ -25,7 +25,7 @@ NO_OPENDIR_SUPPORT, EXPLICIT_INVAL_DATA, HANDLE_KILLPRIV_V2, SETXATTR_EXT = (1 <
 
 # Of SETATTR: which fields count
 (FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_SIZE, FATTR_ATIME, FATTR_MTIME) = (1 << bit for bit in range(6))
-FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_KILL_SUIDGID = 1 << 7, 1 << 8, 1 << 11
+FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_CTIME, FATTR_KILL_SUIDGID = 1 << 7, 1 << 8, 1 << 10, 1 << 11
 WRITE_KILL_SUIDGID = 1 << 2
 FOPEN_KEEP_CACHE = 1 << 1
 RELEASE_SIZE = 24
@@ -53,8 +53,10 @@ FORGET_ONE = Struct("=QQ")
 FALLOCATE_IN = Struct("=QQQII")
 LSEEK_IN = Struct("=QQII")
 COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")
+SETXATTR_IN = Struct("=II")  # size, flags
 GETXATTR_IN = Struct("=II")  # size, …
 GETXATTR_OUT = Struct("=IiQII")
+MKNOD_IN = Struct("=IIII")  # mode, device, umask, …
 MKDIR_IN = Struct("=II")  # mode, umask
 RENAME_IN = Struct("=Q")  # the other directory
 RENAME2_IN = Struct("=QII")  # the other directory, flags, …
@@ -68,3 +70,8 @@ def device(number: int) -> int:
     """A device number in the kernel's new encoding, of the C library's."""
     major, minor = os.major(number), os.minor(number)
     return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+def device_number(device: int) -> int:
+    """The C library's encoding of the kernel's."""
+    return os.makedev(device >> 8 & 0xFFF, device & 0xFF | device >> 12 & 0xFFF00)

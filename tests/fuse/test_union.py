@@ -99,7 +99,7 @@ def test_names_of_marks_are_neither_shown_nor_made(layers: Path, mounted: Mounte
     assert union.lookup(union.root, b".wh.x") is None
     for name in (b".wh.y", b".wh..wh..opq"):
         with pytest.raises(PermissionError):
-            union.create(union.root, name, 0o644, os.O_EXCL, ME)
+            union.create(union.root, name, 0o644, ME)
     with pytest.raises(PermissionError):
         union.mknod(union.root, b"device", stat.S_IFCHR | 0o600, 0, ME)
     assert os.listdir(layers / "upper") == []
@@ -149,7 +149,7 @@ def test_what_is_removed_stays_removed_and_may_come_again(layers: Path, mounted:
     union.unlink(directory(union, "old"), b"inside")
     union.rmdir(union.root, b"old")
     assert names(union) == names(mounted()) == []
-    union.create(union.root, b"file", 0o644, os.O_EXCL, ME)
+    union.create(union.root, b"file", 0o644, ME)
     union.mkdir(union.root, b"old", 0o755, ME)
     again = mounted()
     assert names(union) == names(again) == [b"file", b"old"]
@@ -215,7 +215,7 @@ def test_hard_links_below_stay_one_file_when_one_is_written(layers: Path, mounte
 def test_a_removed_file_is_read_and_written_by_those_who_have_it(layers: Path, mounted: Mounted) -> None:
     (layers / "bottom/file").write_text("below")
     union = mounted()
-    lower, (upper, _) = at(union, "file"), union.create(union.root, b"new", 0o644, os.O_EXCL, ME)
+    lower, (upper, _) = at(union, "file"), union.create(union.root, b"new", 0o644, ME)
     union.write(upper, b"content", 0)
     for name in (b"file", b"new"):
         union.unlink(union.root, name)
@@ -253,7 +253,7 @@ def test_a_listing_stays_in_place_while_names_come_and_go(layers: Path, mounted:
             break
     for name in seen[:25]:
         union.unlink(union.root, name)
-    union.create(union.root, b"new", 0o644, os.O_EXCL, ME)
+    union.create(union.root, b"new", 0o644, ME)
     rest = [name for name, *_ in union.readdir(union.root, position)]
     assert len(rest) == len(set(rest)) == 51
     assert not set(rest) & set(seen)
