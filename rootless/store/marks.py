@@ -43,10 +43,15 @@ def make_opaque(fd: int, style: WhiteoutStyle) -> None:
 
 def is_opaque(fd: int) -> bool:
     """Whether the directory has the mark, of either style."""
+    return has_opaque_attribute(fd) or exists(fd, OPAQUE)
+
+
+def has_opaque_attribute(fd: int) -> bool:
+    """Whether the directory has the mark of overlayfs."""
     try:
-        return os.getxattr(fd, _OPAQUE_XATTR) == b"y" or exists(fd, OPAQUE)
+        return os.getxattr(fd, _OPAQUE_XATTR) == b"y"
     except OSError:  # no such attribute, or none at all here
-        return exists(fd, OPAQUE)
+        return False
 
 
 def is_whiteout(dir_fd: int, name: bytes) -> bool:
