@@ -1,27 +1,19 @@
 """The bytes of an image's layers, for who sends them somewhere: push and save.
 
 A layer that was pulled has its blob, which goes out as it came. A layer made here has none: its archive is made from
-its directory, checked against its diff_id, and compressed on the way. Gzip is made of blocks of one MiB, each deflated
-by a thread on its own (isal lets go of the interpreter lock) and ended on a whole byte, which together are one member.
-So what comes out depends neither on the number of processors nor on how the archive came in.
+its directory, checked against its diff_id, and compressed on the way (store/compress.py).
 """
 
 import hashlib
 import os
-import struct
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-
-import zstandard
-from isal import isal_zlib
+from collections.abc import Callable
 
 from rootless.engine.context import Engine
 from rootless.engine.image_new import layer_descriptors
-from rootless.errors import CorruptData, InvalidInput
+from rootless.errors import CorruptData
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import OCI_LAYER, Descriptor
+from rootless.store.compress import compressor
 from rootless.store.images import Image
 from rootless.store.layer_stream import LayerStream
 from rootless.store.layout import load_record
@@ -29,13 +21,7 @@ from rootless.store.pack import pack
 from rootless.store.recorded import read_recorded
 from rootless.store.tar_write import Write
 
-COMPRESSIONS = ("gzip", "zstd", "")
-
-_BLOCK = 1 << 20  # bytes that are deflated together
-_GZIP_LEVEL = 2  # of isal's 0 to 3: the last one that is faster than reading from a disk
-_ZSTD_LEVEL = 3
-_GZIP_HEADER = b"\x1f\x8b\x08" + bytes(6) + b"\xff"  # deflate, no flags, no time, from an unknown system
-_LAST_BLOCK = b"\x03\x00"  # of a deflate stream: nothing in it
+_CHUNK = 1 << 20  # bytes
 
 
 def has_blob(engine: Engine, image: Image, index: int) -> bool:
@@ -94,77 +80,6 @@ def compressed(engine: Engine, image: Image, index: int, compression: str, to_fd
     return Descriptor(media_type, Digest(f"sha256:{digest.hexdigest()}"), written)
 
 
-@contextmanager
-def compressor(compression: str, write: Write) -> Iterator[Write]:
-    """What compresses on the way to *write*; left without an error, it ends the stream.
-
-    Raises InvalidInput for a *compression* that is not there.
-    """
-    if compression == "gzip":
-        with _Gzip(write) as gzip:
-            yield gzip.write
-            gzip.finish()
-    elif compression == "zstd":
-        # What its threads make does not depend on how many there are.
-        threads = len(os.sched_getaffinity(0))
-        zstd = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, threads=threads, write_checksum=True).compressobj()
-        yield lambda data: write(zstd.compress(data))
-        write(zstd.flush())
-    elif compression:
-        raise InvalidInput(f"unknown compression {compression!r}", hint="there are: gzip, zstd")
-    else:
-        yield write
-
-
-class _Gzip:
-    """One member of gzip, deflated by several threads, which leaving this ends."""
-
-    def __init__(self, write: Write) -> None:
-        self._write = write
-        self._buffer = bytearray()
-        self._crc = self._size = 0
-        self._threads = len(os.sched_getaffinity(0))
-        self._pool = ThreadPoolExecutor(self._threads)
-        self._pending: deque[Future[bytes]] = deque()
-        write(_GZIP_HEADER)
-
-    def __enter__(self) -> "_Gzip":  # noqa: PYI034 - Self needs Python 3.11
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take a part of the archive."""
-        self._crc = isal_zlib.crc32(data, self._crc)
-        self._size += len(data)
-        self._buffer += data
-        while len(self._buffer) >= _BLOCK:
-            self._give(bytes(self._buffer[:_BLOCK]))
-            del self._buffer[:_BLOCK]
-
-    def finish(self) -> None:
-        """End the stream."""
-        self._give(bytes(self._buffer))
-        self._take(0)
-        self._write(_LAST_BLOCK + struct.pack("<II", self._crc, self._size & 0xFFFFFFFF))
-
-    def _give(self, block: bytes) -> None:
-        self._pending.append(self._pool.submit(_deflate, block))
-        self._take(2 * self._threads)
-
-    def _take(self, leave: int) -> None:
-        """Write what is deflated, in order, until no more than *leave* blocks are on their way."""
-        while len(self._pending) > leave:
-            self._write(self._pending.popleft().result())
-
-
-def _deflate(block: bytes) -> bytes:
-    """A block of a raw deflate stream that ends on a whole byte, and refers to nothing before it."""
-    compress = isal_zlib.compressobj(_GZIP_LEVEL, isal_zlib.DEFLATED, -15)
-    return bytes(compress.compress(block) + compress.flush(isal_zlib.Z_SYNC_FLUSH))
-
-
 def write_all(fd: int, data: bytes | memoryview) -> None:
     """write(2), until all is written."""
     view = memoryview(data)
@@ -194,5 +109,5 @@ def _unpacked(engine: Engine, blob: Digest, write: Callable[[bytes], object]) ->
 
 def _copy(path: str, to_fd: int) -> None:
     with open(path, "rb", buffering=0) as file:
-        while chunk := file.read(_BLOCK):
+        while chunk := file.read(_CHUNK):
             write_all(to_fd, chunk)

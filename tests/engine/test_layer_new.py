@@ -16,7 +16,7 @@ import pytest
 from rootless.engine.image_inspect import history, inspect_image
 from rootless.engine.image_new import layer_descriptors, make_image, manifest_of
 from rootless.engine.image_remove import remove_image, sweep
-from rootless.engine.layer_blob import compressed, compressor, has_blob, write_tar
+from rootless.engine.layer_blob import compressed, has_blob, write_tar
 from rootless.engine.layer_new import NewLayer, adopt, is_empty
 from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound
 from rootless.spec.digest import ChainID, chain_ids, digest_of
@@ -185,25 +185,6 @@ def test_a_blob_that_is_kept_goes_out_as_it_came(store: Store, tmp_path: Path, s
     kept = made._replace(blobs=(digest_of(b"as pulled"),))
     compressed(store.engine, kept, 0, "zstd", sink)
     assert (tmp_path / "sink").read_bytes() == b"as pulled"
-
-
-@pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_what_comes_out_does_not_depend_on_how_it_came_in(compression: str) -> None:
-    data = random.Random(5).randbytes(1 << 20) * 2 + b"end"
-    made = []
-    for step in (len(data), 70_000):
-        parts: list[bytes] = []
-        with compressor(compression, lambda part, parts=parts: parts.append(bytes(part))) as write:  # type: ignore[misc]
-            for at in range(0, len(data), step):
-                write(data[at : at + step])
-        made.append(b"".join(parts))
-    assert made[0] == made[1]
-    assert b"".join(decompressed(io.BytesIO(made[0]))) == data
-
-
-def test_an_unknown_compression_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="bzip2"), compressor("bzip2", lambda data: None):
-        pass
 
 
 def test_an_upper_directory_is_empty_or_not(tmp_path: Path) -> None:
