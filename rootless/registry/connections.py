@@ -204,9 +204,9 @@ class _Watched:
         self.response_class = partial(_Response, watch=watch)
 
     def send(self, data: Any) -> None:
-        """As http.client's; raises TimeoutError where nothing is taken for a period, ConnectionAbortedError on a cancel.
+        """As http.client's. Raises TimeoutError where nothing is taken for a while, ConnectionAbortedError on a cancel.
 
-        sendall(3) of Python would count its timeout over all of the data, which a slow line needs longer for.
+        Python's sendall() counts its timeout over all of the data, which a slow line needs longer for.
         """
         if self.sock is None or not isinstance(data, (bytes, memoryview)):
             super().send(data)  # type: ignore[misc]  # it is mixed into what has it

@@ -31,7 +31,7 @@ class Question(NamedTuple):
     path: str  # after the repository's name: "manifests/3.20"
     headers: Mapping[str, str]
     method: str = "GET"
-    body: Callable[[], Body] | None = None  # makes what goes with it, anew for each attempt
+    body: Callable[[], Body | bytes] | None = None  # makes what goes with it, anew for each attempt
     verb: str = "pull"  # what is denied where it is refused
     scope: str = ""  # what a token has to be good for, where that is more than pulling
 
@@ -101,7 +101,7 @@ class Exchange:
                 return response
             response.discard()
             if question.method not in _READING and response.status not in _REDIRECTS_WITH_BODY:
-                raise RegistryFailure(f"{endpoint.address}: redirects the {question.what} elsewhere without its content")
+                raise RegistryFailure(f"{endpoint.address}: redirects the {question.what}, but not its content")
             url = next_url(response)
             if _origin(url) != _origin(response.url):
                 headers.pop("Authorization", None)
@@ -152,12 +152,16 @@ def _checked_redirect(endpoint: Endpoint, question: Question, response: Response
 
 def next_url(response: Response) -> str:
     """Where the Location of *response* leads. Raises RegistryFailure for where nobody should go."""
-    location = response.headers.get("Location", "")
-    here = address_of(response.url)
+    return resolve_location(response.url, response.headers.get("Location", ""))
+
+
+def resolve_location(base: str, location: str) -> str:
+    """Where *location*, said by the server of *base*, leads. Raises RegistryFailure likewise."""
+    here = address_of(base)
     if not location or not location.isascii() or not location.isprintable() or " " in location or "\\" in location:
         raise RegistryFailure(f"{here}: redirects to {one_line(location)!r}, which is no URL")
     try:
-        url = urljoin(response.url, location)
+        url = urljoin(base, location)
         parts = urlsplit(url)
         valid = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and "@" not in parts.netloc
         _ = parts.port
@@ -165,7 +169,7 @@ def next_url(response: Response) -> str:
         valid = False
     if not valid:
         raise RegistryFailure(f"{here}: redirects to {one_line(location)!r}, which is no URL to go to")
-    if response.url.startswith("https:") and parts.scheme == "http":
+    if base.startswith("https:") and parts.scheme == "http":
         raise RegistryFailure(f"{here}: redirects from https to http, at {parts.netloc}: refused")
     return url
 

@@ -123,7 +123,7 @@ class Transport:
         url: str,
         headers: Mapping[str, str],
         form: Mapping[str, str] | None = None,
-        body: Body | None = None,
+        body: Body | bytes | None = None,
     ) -> Response:
         """The answer to one request, of any status. Raises TemporaryFailure or RegistryFailure where there is none.
 
@@ -133,7 +133,8 @@ class Transport:
         timing = self.watch.timing
         if self.watch.cancelled.is_set():
             raise RegistryFailure("cancelled")
-        request = requests.Request(method, url, headers={**self._headers, **headers}, data=form if body is None else body)
+        data: Any = form if body is None else body
+        request = requests.Request(method, url, headers={**self._headers, **headers}, data=data)
         try:
             # Session.send() would read all of a redirect's body and follow its Location far enough to fail on it.
             adapter = self._session().get_adapter(url)

@@ -58,6 +58,7 @@ class Fault:
     corrupt: int | None = None  # flip a bit of this byte of the body
     junk: bytes = b""  # after the end of the answer
     ignore_range: bool = False
+    take: int | None = None  # close the connection after so many bytes of the request's body
 
 
 OK = Fault()
@@ -172,9 +173,12 @@ class FaultRegistry:
         self._scripts: list[tuple[re.Pattern[str], list[Fault], bool]] = []
         self._manifests: dict[tuple[str, str], tuple[str, bytes]] = {}  # repository, tag or digest: type, bytes
         self._blobs: dict[tuple[str, str], bytes] = {}
+        self._uploads: dict[str, bytearray] = {}
+        self.mounts = True  # whether blobs are taken over from other repositories
         self._spoil: list[str] = []  # what to do with the next connections
         self._connections = 0
         self._tokens_given = 0
+        self._uploads_begun = 0
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
@@ -279,7 +283,10 @@ class FaultRegistry:
     # -- what it does wrong
 
     def script(self, path: str, faults: Sequence[Fault], *, forever: bool = False) -> None:
-        """Do *faults* to the next requests for *path*, in which `*` stands for anything; the last one for ever."""
+        """Do *faults* to the next requests for *path*, in which `*` stands for anything; the last one for ever.
+
+        "PUT /v2/lib/app/…" means those of one method.
+        """
         pattern = re.compile(".*".join(re.escape(part) for part in path.split("*")))
         with self._lock:
             self._scripts.insert(0, (pattern, list(faults), forever))
@@ -370,17 +377,24 @@ class FaultRegistry:
         while line := (await reader.readuntil(b"\n")).decode("latin-1").strip():
             lines.append(line)
         headers = {name.lower(): value.strip() for name, _, value in (text.partition(":") for text in lines)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
         parts = urlsplit(words[1])
-        request = Request(words[0], unquote(parts.path), parse_qs(parts.query), headers, body, number, time.monotonic())
+        request = Request(words[0], unquote(parts.path), parse_qs(parts.query), headers, b"", number, time.monotonic())
+        with self._lock:
+            fault = self._next_fault(request.path, request.method)
+        length = int(headers.get("content-length", "0"))
+        request.body = await reader.readexactly(length if fault.take is None else min(length, fault.take))
         with self._lock:
             self.requests.append(request)
-            fault = self._next_fault(request.path)
+        if fault.take is not None:
+            name = request.path.rpartition("/")[2]
+            if name in self._uploads:
+                self._uploads[name] += request.body
+            return await self._break(writer, fault)
         return await self._send(writer, request, self._answer(request, fault), fault)
 
-    def _next_fault(self, path: str) -> Fault:
+    def _next_fault(self, path: str, method: str) -> Fault:
         for pattern, faults, forever in self._scripts:
-            if pattern.fullmatch(path) and faults:
+            if (pattern.fullmatch(path) or pattern.fullmatch(f"{method} {path}")) and faults:
                 return faults[0] if forever and len(faults) == 1 else faults.pop(0)
         return OK
 
@@ -467,10 +481,14 @@ class FaultRegistry:
             return self._challenge(request)
         if request.path in ("/v2/", "/v2"):
             return Answer(200, {}, b"{}")
+        if parts := re.fullmatch(r"/v2/(.+)/blobs/uploads/([^/]*)", request.path):
+            return self._upload(request, parts[1], parts[2])
         parts = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/([^/]+)", request.path)
         if not parts:
             return Answer(404, {}, errors("UNSUPPORTED", "no such thing"))
         if parts[2] == "manifests":
+            if request.method == "PUT":
+                return self._put_manifest(request, parts[1], parts[3])
             return self._manifest(parts[1], parts[3])
         return self._blob(request, parts[1], parts[3], fault)
 
@@ -479,6 +497,53 @@ class FaultRegistry:
         if not media_type:
             return Answer(404, {}, errors("MANIFEST_UNKNOWN", "manifest unknown"))
         return Answer(200, {"Content-Type": media_type, "Docker-Content-Digest": digest_of(data)}, data)
+
+    def _put_manifest(self, request: Request, repository: str, reference: str) -> Answer:
+        document = json.loads(request.body)
+        wanted = [part["digest"] for part in (document.get("config"), *document.get("layers", ())) if part]
+        if any((repository, digest) not in self._blobs for digest in wanted):
+            return Answer(400, {}, errors("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry"))
+        digest = self.add_manifest(repository, reference, request.body, request.headers["content-type"])
+        return Answer(201, {"Docker-Content-Digest": digest}, b"")
+
+    def _upload(self, request: Request, repository: str, name: str) -> Answer:
+        """Begin an upload, go on with it, end it, or tell how far it came (OCI distribution-spec, "Pushing blobs")."""
+        mounted = request.query.get("mount", [""])[0], request.query.get("from", [""])[0]
+        if request.method == "POST" and self.mounts and mounted[::-1] in self._blobs:
+            self._blobs[repository, mounted[0]] = self._blobs[mounted[::-1]]
+            return Answer(201, {"Location": f"/v2/{repository}/blobs/{mounted[0]}"}, b"")
+        if request.method == "POST":
+            self._uploads_begun += 1
+            name = f"upload-{self._uploads_begun}"
+            self._uploads[name] = bytearray()
+        if name not in self._uploads:
+            return Answer(404, {}, errors("BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry"))
+        upload = self._uploads[name]
+        start = re.fullmatch(r"([0-9]+)-[0-9]+", request.headers.get("content-range", ""))
+        if start and int(start[1]) != len(upload):
+            return Answer(416, {"Range": f"0-{max(len(upload) - 1, 0)}"}, b"")
+        upload += request.body if request.method in ("PATCH", "PUT") else b""
+        if request.method == "PUT":
+            return self._end_upload(request, repository, name)
+        headers = {"Location": f"/v2/{repository}/blobs/uploads/{name}?state={len(upload)}"}
+        headers["Range"] = f"0-{max(len(upload) - 1, 0)}"
+        return Answer(204 if request.method == "GET" else 202, {**headers}, b"")
+
+    def _end_upload(self, request: Request, repository: str, name: str) -> Answer:
+        data = bytes(self._uploads.pop(name))
+        [digest] = request.query["digest"]
+        if digest_of(data) != digest:
+            return Answer(400, {}, errors("DIGEST_INVALID", "provided digest did not match uploaded content"))
+        self._blobs[repository, digest] = data
+        return Answer(201, {"Location": f"/v2/{repository}/blobs/{digest}"}, b"")
+
+    def blob(self, repository: str, digest: str) -> bytes | None:
+        """What it has of that name."""
+        return self._blobs.get((repository, digest))
+
+    def manifest(self, repository: str, reference: str) -> bytes:
+        """Likewise; nothing where it has none."""
+        return self._manifests.get((repository, reference), ("", b""))[1]
 
     def _blob(self, request: Request, repository: str, digest: str, fault: Fault) -> Answer:
         data = self._blobs.get((repository, digest))
@@ -497,8 +562,9 @@ class FaultRegistry:
     def _challenge(self, request: Request) -> Answer:
         value = 'Basic realm="tests"'
         if self.auth == "bearer":
-            parts = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/[^/]+", request.path)
-            scope = f',scope="repository:{parts[1]}:pull"' if parts else ""
+            parts = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/(?:uploads/)?[^/]*", request.path)
+            actions = "pull" if request.method in ("GET", "HEAD") else "pull,push"
+            scope = f',scope="repository:{parts[1]}:{actions}"' if parts else ""
             value = f'Bearer realm="{self.realm or self.url + "/token"}",service="tests"{scope}'
         return Answer(401, {"WWW-Authenticate": value}, errors("UNAUTHORIZED", "authentication required"))
 
@@ -506,7 +572,11 @@ class FaultRegistry:
         kind, _, value = request.headers.get("authorization", "").partition(" ")
         if self.auth == "basic":
             return kind == "Basic" and self._knows(value)
-        return kind == "Bearer" and value in self.tokens and self.tokens[value][1] > time.monotonic()
+        scope, end = self.tokens.get(value, ("", 0.0))
+        parts = re.fullmatch(r"/v2/(.+)/(manifests|blobs)/(?:uploads/)?[^/]*", request.path)
+        if parts and request.method not in ("GET", "HEAD") and f"repository:{parts[1]}:pull,push" not in scope.split():
+            return False
+        return kind == "Bearer" and end > time.monotonic()
 
     def _knows(self, basic: str) -> bool:
         name, _, password = b64decode(basic).decode().partition(":")
