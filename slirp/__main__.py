@@ -1,7 +1,7 @@
 """`python -m slirp`: see --help.
 
 Two processes come out of one, by way of a third: the spare is forked while next to nothing is in memory, and forks
-STACK at once, which loads its modules while HUB loads its own (pyroute2) on another processor.
+STACK at once, which loads its modules while HUB loads its own on another processor.
 """
 
 import os
@@ -86,7 +86,7 @@ def _be_spare(ours: socket.socket, theirs: socket.socket, asked: options.Options
 
 def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
     # Not before the fork: the spare needs none of it.
-    from slirp import control, pyroute2_parts, supervision
+    from slirp import control, supervision
     from slirp.log import Log
 
     for fd in (asked.ready_fd, asked.exit_fd):
@@ -95,8 +95,7 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
     server = control.Server(asked.socket)
     try:
         ordered = supervision.order(spare_channel)
-        pyroute2_parts.prepare()
-        from slirp import hub  # loads pyroute2, while STACK loads what it needs
+        from slirp import hub  # loads its modules, while STACK loads its own
 
         return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
     finally:

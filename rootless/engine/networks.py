@@ -76,7 +76,7 @@ def begin_early(engine: Engine) -> bool:
 
 
 def _command() -> list[str]:
-    return [*sealed.command("slirp.__main__", third_party=True), "--path", load_configuration().network_tcp]
+    return [*sealed.command("slirp.__main__"), "--path", load_configuration().network_tcp]
 
 
 def running(engine: Engine) -> Connection | None:

@@ -23,7 +23,6 @@ HEAVY = {
     "logging",
     "pathlib",
     "platform",
-    "pyroute2",
     "requests",
     "shutil",
     "socket",
