@@ -31,6 +31,8 @@ Layers
   upperdir=U          where changes are stored
   workdir=W           an empty directory on U's file system, for files that are being made
   userxattr           marks are stored as user.overlay.*, also where trusted.overlay.* would be possible
+  marks=all|overlay   what says that something is gone: also files called .wh.NAME (default), or only what the kernel's
+                      overlayfs reads, so that .wh.NAME is a file like any other
   volatile            never wait for the disk; after a crash of the machine, U has to be thrown away
   xino=on|off|auto    file numbers that are unique across file systems (default: auto)
 

@@ -40,17 +40,17 @@ def fd_path(fd: int) -> bytes:
     return b"/proc/self/fd/%d" % fd
 
 
-def read_directory(fd: int) -> Content:
-    """What is in the directory behind *fd*."""
+def read_directory(fd: int, *, files: bool = True) -> Content:
+    """What is in the directory behind *fd*. Whether *files* called `.wh.…` are marks."""
     directories, others, hidden = [], [], []
     opaque = False
     with os.scandir(fd_path(fd)) as entries:
         for entry in entries:
             name = entry.name
             if entry.is_dir(follow_symlinks=False):
-                if not name.startswith(whiteout.PREFIX):
+                if not files or not name.startswith(whiteout.PREFIX):
                     directories.append(name)
-            elif name.startswith(whiteout.PREFIX):
+            elif files and name.startswith(whiteout.PREFIX):
                 if name == whiteout.OPAQUE_FILE:
                     opaque = True
                 else:
@@ -59,7 +59,10 @@ def read_directory(fd: int) -> Content:
                 hidden.append(name)
             else:
                 others.append(name)
-    return Content(directories, others, hidden, opaque)
+    if not whiteout.has_whiteouts_by_attribute(fd_path(fd)):
+        return Content(directories, others, hidden, opaque)
+    marks = {name for name in others if whiteout.is_whiteout_by_attribute(fd, name)}
+    return Content(directories, [name for name in others if name not in marks], [*hidden, *marks], opaque)
 
 
 def _may_be_device(entry: "os.DirEntry[bytes]") -> bool:

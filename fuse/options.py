@@ -81,6 +81,7 @@ class MountOptions(NamedTuple):
     noacl: bool = False
     volatile: bool = False
     userxattr: bool = False  # False: the program decides
+    mark_files: bool = True  # files called `.wh.…` mark what is not there, too
     xino: bool = True
     timeout: float = FOR_EVER  # seconds
     writeback: bool = True
@@ -210,6 +211,12 @@ class _Asked:
             raise UsageError(f"{_shown(name)} is a number of seconds, not {_shown(value)}")
         self.values["timeout"] = min(seconds, FOR_EVER)
 
+    def marks(self, name: bytes, value: bytes) -> None:
+        """marks=."""
+        if value not in (b"all", b"overlay"):
+            raise UsageError(f"{_shown(name)} is one of all, overlay, not {_shown(value)}")
+        self.values["mark_files"] = value == b"all"
+
     def truth(self, name: bytes, value: bytes) -> None:
         """writeback=, xino= and fsync=."""
         known = {b"0": False, b"1": True, b"off": False, b"on": True, **({b"auto": True} if name == b"xino" else {})}
@@ -236,6 +243,7 @@ _VALUES: "dict[bytes, Callable[[_Asked, bytes, bytes], None]]" = {
     b"gidmapping": _Asked.ids,
     b"squash_to_uid": _Asked.squash,
     b"squash_to_gid": _Asked.squash,
+    b"marks": _Asked.marks,
     b"timeout": _Asked.seconds,
     **dict.fromkeys((b"writeback", b"xino", b"fsync"), _Asked.truth),
     **dict.fromkeys((b"fsname", b"subtype"), _Asked.text),
@@ -249,6 +257,7 @@ _EXAMPLES = {
     b"workdir": "W",
     **dict.fromkeys((b"uidmapping", b"gidmapping"), "0:1000:1:1:100000:65536"),
     **dict.fromkeys((b"squash_to_uid", b"squash_to_gid"), "1000"),
+    b"marks": "overlay",
     b"timeout": "10",
     **dict.fromkeys((b"writeback", b"fsync"), "0"),
     b"xino": "off",

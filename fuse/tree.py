@@ -36,8 +36,11 @@ def fail(code: int) -> OSError:
 class Tree:
     """See the module. *upper* may be None. Raises OSError with the name of the directory that cannot be opened."""
 
-    def __init__(self, lower: "Sequence[bytes]", upper: bytes | None, *, spread: bool = True) -> None:
+    def __init__(
+        self, lower: "Sequence[bytes]", upper: bytes | None, *, spread: bool = True, files: bool = True
+    ) -> None:
         self.writable = upper is not None
+        self.has_mark_files = files  # a file `.wh.x` is a mark
         self._numbers = Numbers(spread=spread)
         self._opened: dict[Directory, None] = {}  # those with descriptors, the longest open first
         self._most = min(_MOST_DIRECTORIES, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
@@ -111,7 +114,7 @@ class Tree:
             st = os.stat(name, dir_fd=self.dir_fd(parent, index), follow_symlinks=False)
         except FileNotFoundError:
             return None
-        if name.startswith(whiteout.PREFIX) or whiteout.is_whiteout(st):
+        if whiteout.is_whiteout(st) or (self.has_mark_files and name.startswith(whiteout.PREFIX)):
             return None
         return (_SINGLE[index] if stat.S_ISDIR(st.st_mode) else index), st
 
@@ -167,10 +170,11 @@ class Tree:
             raise
         return tuple(fds), fds
 
-    @staticmethod
-    def _is_opaque(fd: int) -> bool:
+    def _is_opaque(self, fd: int) -> bool:
         if whiteout.has_opaque_attribute(layer.fd_path(fd)):
             return True
+        if not self.has_mark_files:
+            return False
         try:
             os.stat(whiteout.OPAQUE_FILE, dir_fd=fd, follow_symlinks=False)
         except OSError:
@@ -220,7 +224,7 @@ class Tree:
         return directory.listing
 
     def _lay_over(self, listing: "dict[bytes, int | Parts]", index: int, directory: Directory) -> None:
-        content = layer.read_directory(self.dir_fd(directory, index))
+        content = layer.read_directory(self.dir_fd(directory, index), files=self.has_mark_files)
         if content.opaque:
             listing.clear()
         for name in content.whiteouts:

@@ -167,7 +167,7 @@ class Union(Upper):
 
     def _check_name(self, name: bytes) -> None:
         self.check_writable()
-        if name.startswith(PREFIX):
+        if self.has_mark_files and name.startswith(PREFIX):
             raise fail(errno.EPERM)  # it would hide something
 
     def _is_there(self, parent: Directory, name: bytes) -> bool:

@@ -32,7 +32,7 @@ class Upper(Tree):
     """A tree, and what changes its upper layer. Without one, every change fails with EROFS."""
 
     def __init__(self, options: "MountOptions") -> None:
-        super().__init__(options.lower, options.upper, spread=options.xino)
+        super().__init__(options.lower, options.upper, spread=options.xino, files=options.mark_files)
         self.unseen: dict[
             int, int
         ] = {}  # number → names below that are not there (less than 0), or that alone are left
@@ -47,6 +47,10 @@ class Upper(Tree):
             raise
         self.stage.empty()
         self.marks = Marks(self.stage.fd, user_attributes=options.userxattr)
+        if not options.mark_files and not (self.marks.devices and self.marks.attribute):
+            self.close()
+            refused = "marks=overlay: devices 0:0 or extended attributes are refused here"
+            raise OSError(errno.EOPNOTSUPP, refused, options.upper)
 
     def close(self) -> None:
         super().close()
@@ -200,8 +204,8 @@ class Upper(Tree):
             self._cut_off(directory)
 
     def _remove_whiteouts(self, fd: int) -> None:
-        for name in layer.read_directory(fd).whiteouts:
-            for mark in (name, PREFIX + name):
+        for name in layer.read_directory(fd, files=self.has_mark_files).whiteouts:
+            for mark in (name, PREFIX + name) if self.has_mark_files else (name,):
                 try:
                     st = os.stat(mark, dir_fd=fd, follow_symlinks=False)
                 except OSError:

@@ -2,8 +2,12 @@
 
 A whiteout at a name hides what is below it: a character device 0:0 of that name, or, where a file system or an old
 kernel refuses that to an ordinary user, a file `.wh.NAME` beside. An opaque directory hides all that is below it: an
-attribute says so, or a file `.wh..wh..opq` in it. All of them are understood, in every layer; a layer is written with
-devices and attributes where the upper file system takes them, for these the kernel's overlayfs understands, too.
+attribute says so, or a file `.wh..wh..opq` in it. (Whoever can set attributes and make no devices may make whiteouts
+of empty files with an attribute, in a directory whose attribute tells of them. They are read here, and never made.)
+
+All of them are understood, in every layer; a layer is written with devices and attributes where the upper file system
+takes them, for these the kernel's overlayfs understands, too. With `marks=overlay` these are the only marks, in every
+layer, and `.wh.NAME` is a file like any other, as it is there.
 
 In one layer, what is there wins over a `.wh.` file for it: so a mark is made first and the file removed then, and the
 other way round a file is made first, and whoever is killed in between leaves what was there before.
@@ -16,7 +20,7 @@ PREFIX = b".wh."
 OPAQUE_FILE = b".wh..wh..opq"
 TRUSTED, USER = "trusted.overlay.", "user.overlay."
 _OPAQUE = (USER + "opaque", TRUSTED + "opaque", "user.fuseoverlayfs.opaque")
-_YES = (b"y", b"x")  # x: there are whiteouts in it that are files with an attribute; what it hides is the same
+_WITH_FILES = (USER + "whiteout", TRUSTED + "whiteout")
 
 
 def is_whiteout(st: os.stat_result) -> bool:
@@ -30,7 +34,28 @@ def has_opaque_attribute(path: bytes) -> bool:
         names = os.listxattr(path)
     except OSError:
         return False  # a file system without attributes
-    return any(name in _OPAQUE and os.getxattr(path, name) in _YES for name in names)
+    return any(name in _OPAQUE and os.getxattr(path, name) == b"y" for name in names)
+
+
+def has_whiteouts_by_attribute(path: bytes) -> bool:
+    """Whether an attribute says that there may be files in the directory *path* that are whiteouts by an attribute."""
+    try:
+        names = os.listxattr(path)
+    except OSError:
+        return False
+    return any(name in _OPAQUE and os.getxattr(path, name) == b"x" for name in names)
+
+
+def is_whiteout_by_attribute(fd: int, name: bytes) -> bool:
+    """Whether the file *name* in *fd* is one of those."""
+    file_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        st = os.fstat(file_fd)
+        if not stat.S_ISREG(st.st_mode) or st.st_size:
+            return False
+        return any(name in _WITH_FILES for name in os.listxattr(b"/proc/self/fd/%d" % file_fd))
+    finally:
+        os.close(file_fd)
 
 
 class Marks:

@@ -117,10 +117,11 @@ def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]
     if not record["image_id"]:
         if record["host_mounts"]:
             return host_image.mounts(record["host_mounts"], directory)
-        return [storage.root_mount(storage.FUSE, ["/"], directory)]  # the kernel does not take it
+        # The kernel does not take it.
+        return [storage.root_mount(storage.FUSE, ["/"], directory, engine.whiteout_style)]
     lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
     empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
-    return [storage.root_mount(engine.storage_driver, lowers or [empty], directory)]
+    return [storage.root_mount(engine.storage_driver, lowers or [empty], directory, engine.whiteout_style)]
 
 
 def _system_mounts(record: Record, host_network: bool) -> list[Config]:

@@ -16,6 +16,7 @@ from rootless.linux import files, processes
 from rootless.runtime import sealed
 from rootless.spec.runtime import Config, escape_overlay, split_overlay, unescape_overlay
 from rootless.store.layout import Layout
+from rootless.store.marks import WhiteoutStyle
 
 OVERLAY, FUSE = DRIVERS = ("overlay", "fuse")
 _MAX_KNOWN = 4096
@@ -92,10 +93,16 @@ def union_settings(config: Config, run_directory: str) -> dict[str, Any] | None:
     }
 
 
-def root_mount(driver: str, lowers: list[str], directory: str) -> Config:
-    """The root of a container: *lowers*, top first, below the upper directory in the container's own *directory*."""
+def root_mount(driver: str, lowers: list[str], directory: str, style: WhiteoutStyle) -> Config:
+    """The root of a container: *lowers*, top first, below the upper directory in the container's own *directory*.
+
+    *style* is how the layers of the store are marked. Where that is overlayfs's way, a container may make files that
+    are called as marks are elsewhere, and finds them again with either driver.
+    """
+    words = ["userxattr"]
     if driver == FUSE:
         check_fuse()
+        words += ["marks=overlay"] if style is WhiteoutStyle.OVERLAY else []
     own = escape_overlay(directory)
     options = [f"lowerdir={':'.join(map(escape_overlay, lowers))}", f"upperdir={own}/upper", f"workdir={own}/work"]
-    return {"destination": "/", "type": driver, "source": driver, "options": [*options, "userxattr"]}
+    return {"destination": "/", "type": driver, "source": driver, "options": [*options, *words]}

@@ -79,6 +79,16 @@ def test_either_driver_goes_on_with_what_the_other_wrote(box: Box) -> None:
     assert box.logs(name).count("x\n") == 3  # none, one, two
 
 
+def test_what_is_called_as_marks_are_elsewhere_hides_nothing_with_either_driver(box: Box) -> None:  # F03
+    script = "cd /etc; ls -A; touch .wh.passwd .wh..wh..opq; rm -f group; mkdir -p .wh.shadow"
+    name = box("--storage-driver", "overlay", "create", box.image, "sh", "-c", script).stdout.strip()
+    seen = [box("--storage-driver", driver, "start", "-a", name).stdout for driver in ("overlay", "fuse", "overlay")]
+    assert "passwd\n" in seen[0]
+    assert {*seen[1].split()} == {*seen[0].split()} - {"group"} | {".wh.passwd", ".wh..wh..opq", ".wh.shadow"}
+    assert {*seen[2].split()} == {*seen[1].split()}
+    assert {"A /etc/.wh.passwd", "D /etc/group"} <= {*box("diff", name).stdout.splitlines()}
+
+
 def test_the_server_cannot_be_seen_inside(box: Box) -> None:
     name = start(box, "sleep 1000")
     assert len(servers(box, box.monitor(name))) == 2

@@ -78,14 +78,14 @@ def test_what_is_missing_is_said_with_what_to_do(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setattr("os.access", lambda path, mode: True)
     with pytest.raises(HostUnsupported, match=r"fuse cannot be used: .*pyfuse3 is not installed") as told:
-        storage.root_mount("fuse", ["/lower"], "/container")
+        storage.root_mount("fuse", ["/lower"], "/container", WhiteoutStyle.FUSE)
     assert "pip install 'rootless[fuse]'" in told.value.hint
 
 
 def test_each_layer_is_a_word_of_the_servers_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "check_fuse", lambda: None)
     lowers = ["/a:b", "/c,d", r"/e\f", "/g"]
-    config = {"mounts": [storage.root_mount("fuse", lowers, "/home/a:b")]}
+    config = {"mounts": [storage.root_mount("fuse", lowers, "/home/a:b", WhiteoutStyle.FUSE)]}
     settings = storage.union_settings(config, "/run/c")
     assert settings is not None
     words = settings["argv"][settings["argv"].index("-o") :]
@@ -95,7 +95,15 @@ def test_each_layer_is_a_word_of_the_servers_command_line(monkeypatch: pytest.Mo
         *(r"upperdir=/home/a\:b/upper", r"workdir=/home/a\:b/work", "userxattr"),
     ]
     assert (settings["work"], settings["log"]) == ("/home/a:b/work", "/run/c/fuse.log")
-    assert storage.union_settings({"mounts": [storage.root_mount("overlay", lowers, "/c")]}, "/run/c") is None
+    kernels = storage.root_mount("overlay", lowers, "/c", WhiteoutStyle.OVERLAY)
+    assert storage.union_settings({"mounts": [kernels]}, "/run/c") is None
+
+
+def test_a_store_with_overlayfs_marks_has_no_others(monkeypatch: pytest.MonkeyPatch) -> None:  # F03
+    monkeypatch.setattr(storage, "check_fuse", lambda: None)
+    styles = [(driver, style) for driver in storage.DRIVERS for style in WhiteoutStyle]
+    told = [storage.root_mount(driver, ["/lower"], "/c", style)["options"] for driver, style in styles]
+    assert ["marks=overlay" in options for options in told] == [False, False, True, False]
 
 
 def test_over_the_machines_root_the_state_of_the_machine_is_hidden(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ def test_layers_are_read_in_their_order() -> None:
         ("static_nlink,noacl,volatile", {"static_nlink": True, "noacl": True, "volatile": True}),
         ("fsync=0", {"volatile": True}),
         ("userxattr", {"userxattr": True}),
+        ("marks=all", {}),
+        ("marks=overlay", {"mark_files": False}),
         ("xino=off", {"xino": False}),
         ("xino=auto", {}),
         ("timeout=0", {"timeout": 0.0}),

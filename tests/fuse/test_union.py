@@ -105,6 +105,19 @@ def test_names_of_marks_are_neither_shown_nor_made(layers: Path, mounted: Mounte
     assert os.listdir(layers / "upper") == []
 
 
+def test_names_of_marks_are_names_where_only_overlayfs_marks_count(layers: Path, mounted: Mounted) -> None:
+    for name in ("x", ".wh.x", ".wh..wh..opq", "y"):
+        (layers / "bottom" / name).touch()
+    (layers / "top/.wh.y").mkdir()
+    union = mounted(mark_files=False)
+    assert union.lookup(union.root, b".wh.x") is not None
+    union.create(union.root, b".wh.z", 0o644, ME)
+    union.rename(union.root, b".wh.x", union.root, b".wh.w")
+    for view in (union, mounted(mark_files=False)):
+        assert names(view) == [b".wh..wh..opq", b".wh.w", b".wh.y", b".wh.z", b"x", b"y"]
+    assert stat.S_ISCHR((layers / "upper/.wh.x").stat().st_mode)
+
+
 def test_what_is_written_goes_to_the_upper_layer_and_what_is_read_does_not(layers: Path, mounted: Mounted) -> None:
     (layers / "bottom/a").mkdir(mode=0o750)
     (layers / "bottom/a/file").write_text("below")

@@ -20,7 +20,7 @@ def place(tmp_path: Path) -> int:
     ("name", "value", "opaque"),
     [
         ("user.overlay.opaque", b"y", True),
-        ("user.overlay.opaque", b"x", True),
+        ("user.overlay.opaque", b"x", False),
         ("user.fuseoverlayfs.opaque", b"y", True),
         ("user.overlay.opaque", b"n", False),
         ("user.other", b"y", False),
