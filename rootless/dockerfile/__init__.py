@@ -1,1 +1,1 @@
-"""Dockerfiles: text in, typed stages out. Nothing here yet."""
+"""Dockerfiles: text in, typed stages out. Nothing here reads a file, asks the network or looks at a clock."""
