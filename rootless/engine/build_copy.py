@@ -7,7 +7,7 @@ tree; those in a source are copied, but for a source that is one itself.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rootless.engine.build_source import Excluding, Filtered, Picked, Source
@@ -29,9 +29,11 @@ class Text(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """A tree that an archive was unpacked to: it is merged into the destination, owners and all."""
+    """An archive to unpack: its tree is merged into the destination, owners and all."""
 
-    root: Directory
+    name: str
+    digest: str
+    unpack: Callable[[], Directory]  # into a new directory, which is the caller's to remove
 
 
 class Job(NamedTuple):
@@ -61,7 +63,8 @@ class Copying:
                 case Text():
                     self._write(item)
                 case Archive():
-                    self._merge(item.root, Attributes(None, None, True))
+                    with item.unpack() as root:
+                        self._merge(root, Attributes(self._job.owner, self._job.look.mode, True))
                 case (source, picked):
                     self._copy(source, picked)
 

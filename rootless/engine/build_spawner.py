@@ -98,7 +98,7 @@ class Spawner:
 
 
 def main() -> None:
-    """The helper's entry. It stays dumpable as the build is, for who is not cannot rename his forks: proc_pid_mem(5)."""
+    """The helper's entry. Dumpable, as the build is: who is not cannot rename his forks, proc_pid_mem(5)."""
     build = channel.adopt(3)
     place = ""
     while True:

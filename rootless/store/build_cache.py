@@ -11,7 +11,7 @@ made of is the engine's affair. A step's time of use is the modification time of
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from struct import Struct
 from typing import Any, NamedTuple
@@ -167,7 +167,9 @@ class BuildCache:
         """Hold a cache mount, so that nobody removes it; alone, unless *shared*. See Layout.lock."""
         return self._layout.lock(f"build-mount.{key}", shared=shared, blocking=blocking)
 
-    def open_mount(self, key: str, mount_id: str, fill: "Filler | None", mode: int, owner: tuple[int, int]) -> str:
+    def open_mount(
+        self, key: str, mount_id: str, fill: Callable[[str], None] | None, mode: int, owner: tuple[int, int]
+    ) -> str:
         """The data directory of a cache mount; made, filled by *fill*, where it is not there. Hold its lock."""
         place = self.mount_directory(key)
         record = os.path.join(place, "mount.json")
@@ -211,14 +213,6 @@ class BuildCache:
                 return True
         except BlockingIOError:
             return False
-
-
-class Filler:
-    """What puts the first content into a cache mount's directory."""
-
-    def __call__(self, directory: str) -> None:
-        """Fill *directory*, which is empty."""
-        raise NotImplementedError
 
 
 def _step(key: str, record: Mapping[str, Any]) -> Step:

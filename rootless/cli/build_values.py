@@ -1,0 +1,106 @@
+"""What people type as values of build's options: --secret, --ssh, --output, --cache-from and -to. BuildKit's rules."""
+
+import os
+from typing import TYPE_CHECKING
+
+from rootless.cli.mount_values import csv_fields
+from rootless.engine.build_options import CacheEntry, Output, Secret, Ssh
+from rootless.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_OUTPUTS = ("local", "tar", "oci", "docker", "image", "registry")
+_CACHES = ("local", "inline", "registry")
+
+
+def _pairs(text: str, what: str) -> dict[str, str]:
+    """The fields of "a=b,c=d"."""
+    fields: dict[str, str] = {}
+    for field in csv_fields(text):
+        name, equals, value = field.partition("=")
+        if not equals:
+            raise InvalidInput(f"invalid {what} {text!r}: {field!r} must be a key=value pair")
+        fields[name.strip().lower()] = value
+    return fields
+
+
+def parse_secret(text: str) -> Secret:
+    """`id=ID[,src=FILE|,env=NAME][,type=file|env]`. Raises InvalidInput."""
+    fields = _pairs(text, "secret")
+    kind = fields.pop("type", "")
+    if kind not in ("", "file", "env"):
+        raise InvalidInput(f"unsupported secret type {kind!r}")
+    name = fields.pop("id", "")
+    path = fields.pop("source", "") or fields.pop("src", "")
+    variable = fields.pop("env", "")
+    if fields:
+        raise InvalidInput(f"unexpected key {next(iter(fields))!r} in {text!r}")
+    if kind == "env" and path and not variable:
+        path, variable = "", path
+    if not name:
+        raise InvalidInput("secret missing id")
+    if not path and not variable:
+        path, variable = ("", name) if name in os.environ or kind == "env" else (name, "")
+    return Secret(name, path, variable)
+
+
+def parse_ssh(text: str) -> Ssh:
+    """`default`, or `ID=SOCKET`: a socket of an agent; $SSH_AUTH_SOCK's without. Raises InvalidInput."""
+    name, _, socket = text.partition("=")
+    socket = socket or os.environ.get("SSH_AUTH_SOCK", "")
+    if not name:
+        raise InvalidInput(f"invalid ssh value {text!r}")
+    if not socket:
+        raise InvalidInput(f"invalid empty ssh agent socket for {name!r}", hint="make sure SSH_AUTH_SOCK is set")
+    return Ssh(name, os.path.abspath(socket))
+
+
+def parse_output(text: str) -> Output:
+    """`type=TYPE[,dest=PATH][,…]`; a directory alone is type=local, `-` is type=tar on stdout. Raises InvalidInput."""
+    if "=" not in text:
+        return Output("tar", "-") if text == "-" else Output("local", text)
+    fields = _pairs(text, "output")
+    kind = fields.pop("type", "")
+    destination = fields.pop("dest", "")
+    if not kind:
+        raise InvalidInput(f"type is required for output {text!r}")
+    if kind not in _OUTPUTS:
+        raise InvalidInput(f"output type {kind!r} is not there", hint=f"there are: {', '.join(_OUTPUTS)}")
+    if kind == "local" and not destination:
+        raise InvalidInput("dest is required for local output")
+    if kind in ("tar", "oci") and not destination:
+        destination = "-"
+    return Output(kind, destination, fields)
+
+
+def parse_cache(text: str) -> CacheEntry:
+    """`type=local,src=DIR` or `type=local,dest=DIR`; a name alone is an image of a registry. Raises InvalidInput."""
+    if "=" not in text:
+        return CacheEntry("registry", {"ref": text})
+    fields = _pairs(text, "cache option")
+    kind = fields.pop("type", "")
+    if kind not in _CACHES:
+        raise InvalidInput(f"cache type {kind!r} is not there", hint=f"there are: {', '.join(_CACHES)}")
+    return CacheEntry(kind, fields)
+
+
+def parse_build_context(text: str) -> tuple[str, str]:
+    """`NAME=PATH|URL|docker-image://…`. Raises InvalidInput."""
+    name, equals, place = text.partition("=")
+    if not equals or not name or not place:
+        raise InvalidInput(f"invalid context value: {text}, expected key=value")
+    return name, place
+
+
+def parse_build_arg(text: str) -> tuple[str, str | None]:
+    """`NAME=VALUE`; `NAME` alone takes the value of the caller's environment, None where it has none."""
+    name, equals, given = text.partition("=")
+    if not name:
+        raise InvalidInput(f"invalid build argument: {text!r}")
+    return (name, given) if equals else (name, os.environ.get(name))
+
+
+def merge_build_args(pairs: "Iterable[tuple[str, str | None]]") -> dict[str, str]:
+    """The last of each name counts; what has no value is not given."""
+    return {name: given for name, given in dict(pairs).items() if given is not None}
