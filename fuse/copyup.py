@@ -8,10 +8,12 @@ where the file system can, not at all (reflink). Between file systems that canno
 import errno
 import os
 import stat
+from typing import NamedTuple
 
 from fuse import xattrs
 from fuse.layer import fd_path
 
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SMALL = 65536  # bytes; a read and a write are quicker for these
 _PIECE = 1 << 20
 _NOT_HERE = (errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
@@ -65,34 +67,35 @@ def clear(fd: int) -> None:
         os.rmdir(name, dir_fd=fd)
 
 
-def copy_file(
-    from_fd: int, name: bytes, st: os.stat_result, stage: Stage, *, data: bool, sync: bool
-) -> tuple[bytes, bool]:
-    """Copy the file *name* in *from_fd*, of which *st* tells, no directory.
+class Copy(NamedTuple):
+    """A copy that has no place yet."""
 
-    The copy's name in *stage*, and whether it has extended attributes.
-    """
+    name: bytes  # in the stage
+    fd: int  # through which a regular file is read and written; negative for others
+    has_attributes: bool
+
+
+def copy_file(from_fd: int, name: bytes, st: os.stat_result, stage: Stage, *, data: bool, sync: bool) -> Copy:
+    """Copy the file *name* in *from_fd*, of which *st* tells, no directory; its content only if *data*."""
     made = stage.name()
     kind = stat.S_IFMT(st.st_mode)
     try:
         if kind == stat.S_IFREG:
-            attributes = _copy_regular(from_fd, name, st, stage.fd, made, data, sync)
-        elif kind == stat.S_IFLNK:
+            return _copy_regular(from_fd, name, st, stage.fd, made, data, sync)
+        if kind == stat.S_IFLNK:
             os.symlink(os.readlink(name, dir_fd=from_fd), made, dir_fd=stage.fd)
-            attributes = _give_attributes(from_fd, name, st, stage.fd, made)
         else:
             os.mknod(made, kind | 0o600, st.st_rdev, dir_fd=stage.fd)
-            attributes = _give_attributes(from_fd, name, st, stage.fd, made)
+        return Copy(made, -1, _give_attributes(from_fd, name, st, stage.fd, made))
     except OSError:
         stage.discard(made)
         raise
-    return made, attributes
 
 
 def copy_open_file(source: int, st: os.stat_result, stage: Stage) -> tuple[bytes, int]:
     """Copy the regular file *source*, of which *st* tells; the copy's name in *stage*, and a descriptor of it."""
     made = stage.name()
-    target = os.open(made, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=stage.fd)
+    target = os.open(made, _NEW, 0o600, dir_fd=stage.fd)
     try:
         copy_data(source, target, st)
         give(source, st, target)
@@ -121,21 +124,22 @@ def copy_directory(from_fd: int, st: os.stat_result, stage: Stage) -> bytes:
 
 def _copy_regular(
     from_fd: int, name: bytes, st: os.stat_result, to_fd: int, made: bytes, data: bool, sync: bool
-) -> bool:
+) -> Copy:
     source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=from_fd)
     try:
-        target = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=to_fd)
+        target = os.open(made, _NEW, stat.S_IMODE(st.st_mode) & 0o777, dir_fd=to_fd)
         try:
             if data and st.st_size:
                 copy_data(source, target, st)
             attributes = give(source, st, target)
             if sync and data and st.st_size:
                 os.fsync(target)
-        finally:
+        except OSError:
             os.close(target)
+            raise
     finally:
         os.close(source)
-    return attributes
+    return Copy(made, target, attributes)
 
 
 def copy_data(source: int, target: int, st: os.stat_result) -> None:
@@ -197,12 +201,15 @@ def give(source: "bytes | int", st: os.stat_result, fd: int) -> bool:
 
     Whether there are extended attributes.
     """
-    try:
-        os.fchown(fd, st.st_uid, st.st_gid)  # before the mode, whose bits for setuid it takes away
-    except OSError as error:
-        if error.errno not in _NOT_OURS:
-            raise
-    os.fchmod(fd, stat.S_IMODE(st.st_mode))
+    made = os.fstat(fd)
+    if (made.st_uid, made.st_gid) != (st.st_uid, st.st_gid):
+        try:
+            os.fchown(fd, st.st_uid, st.st_gid)  # before the mode, whose bits for setuid it takes away
+        except OSError as error:
+            if error.errno not in _NOT_OURS:
+                raise
+    if made.st_mode != st.st_mode:
+        os.fchmod(fd, stat.S_IMODE(st.st_mode))
     attributes = xattrs.copy(source, fd)
     os.utime(fd, ns=(st.st_atime_ns, st.st_mtime_ns))
     return attributes

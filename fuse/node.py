@@ -65,7 +65,7 @@ class Node:
 class Directory(Node):
     """A directory, merged from those of its name in several layers."""
 
-    __slots__ = ("below", "children", "fds", "gaps", "listing", "order", "parts")
+    __slots__ = ("below", "children", "fds", "gaps", "listing", "order", "parts", "times")
 
     def __init__(self, number: int, parent: "Directory | None", name: bytes, parts: Parts) -> None:
         super().__init__(number, parent, name, parts[0])
@@ -76,6 +76,8 @@ class Directory(Node):
         self.listing: dict[bytes, int | Parts] | None = None
         self.order: list[bytes] | None = None  # in which names are listed, with some that are gone:
         self.gaps: set[bytes] = _NO_GAPS
+        # Of the last access and change (ns) in the upper layer, while files are brought up and nothing else is done
+        self.times: tuple[int, int] | None = None
         self.below: dict[bytes, int | Parts] | None = None  # the same without the upper layer; never changes
 
     is_directory = True

@@ -243,7 +243,8 @@ class Tree:
         return parent.below is not None and name in parent.below
 
     def record(self, parent: Directory, name: bytes, where: "int | Parts | None") -> None:
-        """Let the listing of *parent* say where *name* is, or that it is not there."""
+        """Something was done to *name* in *parent*: let the listing say where it is, or that it is not there."""
+        parent.times = None
         listing = parent.listing
         if listing is None:
             return

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _AS_IT_IS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_IDS = stat.S_ISUID | stat.S_ISGID
-_MOST_FILES = 512  # that are kept open without need
 _GAPS = 1000  # that the order of a directory's names may have
 Told = tuple[Node, os.stat_result]
 
@@ -62,7 +61,6 @@ class Union(Upper):
         super().__init__(options)
         self.options = options
         self.acl = not options.noacl
-        self._files: dict[Node, None] = {}  # those that are open, the longest open first
         self._umask = -1
         self.ids = _ids(options)
         self._own = (Caller(os.geteuid(), os.getegid()), Caller(None, None))
@@ -95,7 +93,7 @@ class Union(Upper):
             fds.append(os.open(made, _NEW_FILE, mode & 0o7777, dir_fd=to_fd))
 
         told = self._make(parent, name, make, mode, caller)
-        self._opened_file(told[0], fds[0], WRITABLE)
+        self.opened_file(told[0], fds[0], WRITABLE)
         told[0].plain = True
         return told
 
@@ -272,6 +270,8 @@ class Union(Upper):
             self._truncate(node, change)
         if node.access > PINNED:
             return _set_open(node.fd, change)
+        if isinstance(node, Directory):
+            node.times = None
         return self._set_named(node, change)
 
     def keep_time(self, node: Node, mtime: int) -> os.stat_result:
@@ -331,7 +331,7 @@ class Union(Upper):
             fd = os.open(fd_path(node.fd), how)
         else:
             raise fail(errno.ESTALE)
-        self._opened_file(node, fd, WRITABLE if write else READABLE)
+        self.opened_file(node, fd, WRITABLE if write else READABLE)
         return fd
 
     def _open_at(self, node: Node, parent: Directory, how: int) -> int:
@@ -341,26 +341,8 @@ class Union(Upper):
             if error.errno != errno.EMFILE:
                 raise
         self.trim(0)
-        self._close_files(0)
+        self.close_files(0)
         return os.open(node.name, how, dir_fd=self.dir_fd(parent, node.layer))
-
-    def _opened_file(self, node: Node, fd: int, access: int) -> None:
-        self.close_file(node)
-        node.fd, node.access = fd, access
-        self._files[node] = None
-        if len(self._files) > _MOST_FILES:
-            self._close_files(_MOST_FILES // 2)
-
-    def close_file(self, node: Node) -> None:
-        """Close the descriptor through which *node* is read and written."""
-        self._files.pop(node, None)
-        super().close_file(node)
-
-    def _close_files(self, most: int) -> None:
-        """Close those that were opened first. One that has no name could not be opened again."""
-        for node in list(self._files)[: len(self._files) - most]:
-            if node.parent is not None:
-                self.close_file(node)
 
     def read(self, node: Node, offset: int, size: int) -> bytes:
         """Content."""

@@ -23,6 +23,8 @@ from fuse.node import WRITABLE, Directory, Node
 from fuse.tree import UPPER, Tree, fail
 from fuse.whiteout import PREFIX, Marks, mark_of
 
+_MOST_FILES = 512  # that are kept open without need
+
 TYPE_CHECKING = False  # typing's own, without the import
 if TYPE_CHECKING:
     from fuse.options import MountOptions
@@ -36,6 +38,7 @@ class Upper(Tree):
         self.unseen: dict[
             int, int
         ] = {}  # number → names below that are not there (less than 0), or that alone are left
+        self._files: dict[Node, None] = {}  # those that are open, the longest open first
         self.sync = not options.volatile
         self.read_only = options.read_only or options.work is None
         if options.upper is None or options.work is None:
@@ -68,6 +71,27 @@ class Upper(Tree):
             self._bring_up_directory(directory)
         return self.dir_fd(directory, UPPER)
 
+    # Files that are open
+
+    def opened_file(self, node: Node, fd: int, access: int) -> None:
+        """*node* is read, or also written, through *fd* from now on."""
+        self.close_file(node)
+        node.fd, node.access = fd, access
+        self._files[node] = None
+        if len(self._files) > _MOST_FILES:
+            self.close_files(_MOST_FILES // 2)
+
+    def close_file(self, node: Node) -> None:
+        """Close the descriptor through which *node* is read and written."""
+        self._files.pop(node, None)
+        super().close_file(node)
+
+    def close_files(self, most: int) -> None:
+        """Close those that were opened first, until *most* are left. One that has no name could not be opened again."""
+        for node in list(self._files)[: len(self._files) - most]:
+            if node.parent is not None:
+                self.close_file(node)
+
     # Bringing up
 
     def copy_up(self, node: Node, *, data: bool = True) -> None:
@@ -89,7 +113,7 @@ class Upper(Tree):
             raise fail(errno.ENOENT)
         upper_fd = self.upper_fd(parent)
         from_fd = self.dir_fd(directory, directory.parts[0])
-        times = os.stat(upper_fd)
+        times = _times(os.fstat(upper_fd))
         made = copyup.copy_directory(from_fd, os.stat(from_fd), self.stage)
         self._place(made, upper_fd, directory.name)
         _set_times(upper_fd, times)
@@ -105,15 +129,23 @@ class Upper(Tree):
         from_fd = self.dir_fd(parent, node.layer)
         st = os.stat(name, dir_fd=from_fd, follow_symlinks=False)
         upper_fd = self.upper_fd(parent)
-        made, attributes = copyup.copy_file(from_fd, name, st, self.stage, data=data, sync=self.sync)
-        self._numbers.keep(os.stat(made, dir_fd=self.stage.fd, follow_symlinks=False), node.number)
-        times = os.stat(upper_fd)
-        self._place(made, upper_fd, name)
+        made, fd, attributes = copyup.copy_file(from_fd, name, st, self.stage, data=data, sync=self.sync)
+        try:
+            copied = os.fstat(fd) if fd >= 0 else os.stat(made, dir_fd=self.stage.fd, follow_symlinks=False)
+            times = parent.times or _times(os.fstat(upper_fd))
+            self._place(made, upper_fd, name)
+        except OSError:
+            if fd >= 0:
+                os.close(fd)
+            raise
         _set_times(upper_fd, times)
+        self._numbers.keep(copied, node.number)
+        self.record(parent, name, UPPER)
+        parent.times = times
         node.layer = UPPER
         node.plain = not attributes
-        self.record(parent, name, UPPER)
-        self.close_file(node)  # who reads the file below reads on in the copy
+        if fd >= 0:
+            self.opened_file(node, fd, WRITABLE)  # who reads the file below reads on in the copy
         if st.st_nlink > 1:
             self._keep_links(node, st.st_nlink)
 
@@ -149,7 +181,7 @@ class Upper(Tree):
             return
         try:
             to_fd = self.upper_fd(parent)
-            times = os.stat(to_fd)
+            times = _times(os.fstat(to_fd))
             from_fd = self.dir_fd(node.parent, UPPER)
             os.link(node.name, name, src_dir_fd=from_fd, dst_dir_fd=to_fd, follow_symlinks=False)
         except OSError:
@@ -183,7 +215,7 @@ class Upper(Tree):
     def _cut_off(self, directory: Directory) -> None:
         """Nothing below *directory* shows any more: mark it so, and remove what hid single names."""
         fd = self.dir_fd(directory, UPPER)
-        times = os.stat(fd)
+        times = _times(os.fstat(fd))
         self.marks.make_opaque(fd)
         self._remove_whiteouts(fd)
         _set_times(fd, times)
@@ -287,9 +319,13 @@ def _unlink(fd: int, name: bytes) -> None:
     os.unlink(name, dir_fd=fd)
 
 
-def _set_times(fd: int, st: os.stat_result) -> None:
-    """What was brought up into the directory *fd* has not changed it for those who look."""
-    os.utime(b".", ns=(st.st_atime_ns, st.st_mtime_ns), dir_fd=fd)
+def _times(st: os.stat_result) -> tuple[int, int]:
+    """What was brought up into a directory has not changed it for those who look: it gets these again."""
+    return st.st_atime_ns, st.st_mtime_ns
+
+
+def _set_times(fd: int, times: tuple[int, int]) -> None:
+    os.utime(b".", ns=times, dir_fd=fd)
 
 
 def _work(path: bytes) -> int:

@@ -32,7 +32,9 @@ def copy(tmp_path: Path, source: Path, stage: Stage) -> Copy:
         fd = open_layer(os.fsencode(source))
         st = os.stat(name, dir_fd=fd, follow_symlinks=False)
         made = copyup.copy_file(fd, os.fsencode(name), st, stage, data=True, sync=True)
-        return tmp_path / "stage" / os.fsdecode(made if isinstance(made, bytes) else made[0])
+        if made.fd >= 0:
+            os.close(made.fd)
+        return tmp_path / "stage" / os.fsdecode(made.name)
 
     return make
 
