@@ -1,8 +1,15 @@
 """`python -m slirp`: see --help.
 
 Two processes come out of one, by way of a third: the spare is forked while next to nothing is in memory, and forks
-STACK at once, which loads its modules while HUB loads its own on another processor.
+STACK at once, which loads its modules while HUB loads its own on another processor. What is loaded is no garbage, and
+to look for some meanwhile would take a fifth of the time: the collector is off until each of them has what it needs.
 """
+
+# ruff: noqa: E402  # gc.disable() stands between the imports
+
+import gc
+
+gc.disable()
 
 import os
 import resource
@@ -97,6 +104,8 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
         ordered = supervision.order(spare_channel)
         from slirp import hub  # loads its modules, while STACK loads its own
 
+        gc.freeze()  # never garbage: the collector need not look at it again
+        gc.enable()
         return hub.serve(asked, Log(asked.log), server, spare_channel, ordered)
     finally:
         server.close()

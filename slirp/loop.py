@@ -8,7 +8,6 @@ import heapq
 import select
 import sys
 import time
-import traceback
 from collections.abc import Callable
 
 _EVENTS_AT_ONCE = 256
@@ -152,7 +151,18 @@ class Loop:
         self._told = [when for when in self._told if when > self._time - 60]
         if len(self._told) < _TRACEBACKS_PER_MINUTE:
             self._told.append(self._time)
-            self.report("error in a handler: " + traceback.format_exc().strip().replace("\n", " | "))
+            self.report(f"error in a handler: {_described(error)}")
+
+
+def _described(error: BaseException | None) -> str:
+    """What was raised, and where, outermost first. To load `traceback` takes long, and it wants to read the sources."""
+    places = []
+    trace = error.__traceback__ if error else None
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {error} ({', '.join(places)})".replace("\n", " | ")
 
 
 def _to_stderr(line: str) -> None:

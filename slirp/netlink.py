@@ -6,7 +6,7 @@ kernel adds a sentence on what it did not like (netlink(7)).
 
 A message is a header of its kind and attributes, which are a length, a number and a value each, the value often being
 attributes again. That is all there is to it, so we write them ourselves: the message classes of pyroute2 make the same
-bytes, and loading them and encoding a network's rules by them took 35 ms, half of the hub's start.
+bytes, but to load them and to encode the rules of a network by them would take 35 ms, as long as the rest of a start.
 
 nftables takes its requests between two marks, BATCH_BEGIN and BATCH_END, as one transaction: all of it or nothing.
 """

@@ -344,8 +344,8 @@ def main(hub: socket.socket) -> None:
     missing = sandbox.confine_stack()
     if missing:
         stack.log(missing)
-    gc.collect()
     gc.freeze()  # what is there by now stays: the collector need not look at it again
+    gc.enable()  # see __main__.py
     stack.run()
 
 

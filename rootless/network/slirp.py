@@ -174,8 +174,8 @@ def begin(
 
 
 def ensure(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None = None) -> Connection:
-    """A connection to the process, which is started if it is not there; see `begin`, which saves a request."""
-    return begin(run_dir, argv, before, "hello")[0]
+    """A connection to the process, which is started if it is not there. It may be just leaving: see `begin`."""
+    return connect(run_dir) or _start_locked(run_dir, argv, before)
 
 
 def _start_locked(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None) -> Connection:
