@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,6 +53,12 @@ def missing_for_fuse() -> str:
 def pytest_configure() -> None:
     if os.geteuid() == 0:
         raise pytest.UsageError("the tests are an ordinary user's: `make test` as root makes one")
+    for number in (
+        signal.SIGINT,
+        signal.SIGHUP,
+    ):  # which `make test &` and nohup have ignored, in all that is started, too
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
