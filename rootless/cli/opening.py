@@ -1,5 +1,6 @@
 """From the options before the verb to the engine that all commands work on; many names, and a failure among them."""
 
+import os
 from collections.abc import Callable
 
 from rootless.cli import streams
@@ -10,6 +11,8 @@ from rootless.errors import RootlessError
 
 def engine_of(options: Options) -> Engine:
     """The store that the command line means."""
+    if options.settings.config:
+        os.environ["DOCKER_CONFIG"] = options.settings.config
     return open_engine(options.settings.root, options.settings.storage_driver)
 
 

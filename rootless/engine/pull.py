@@ -18,14 +18,12 @@ from threading import Lock
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
-from rootless.engine.configuration import Configuration, load_configuration
 from rootless.engine.context import Engine
+from rootless.engine.registries import open_client
 from rootless.engine.unpacking import DISK_FULL, Workers
 from rootless.errors import CorruptData
 from rootless.linux.files import syncfs
 from rootless.registry.client import Client
-from rootless.registry.config import HostConfig, RegistryConfig
-from rootless.registry.credentials import default_credentials
 from rootless.registry.resolve import Resolved, resolve_image
 from rootless.spec.digest import ChainID, DiffID, Digest, chain_ids
 from rootless.spec.image import Descriptor, ImageConfig, layers_with_diff_ids, parse_image_config
@@ -100,8 +98,7 @@ def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: 
     reference = reference.with_default_tag()
     shown = progress or Silent()
     wanted = parse_platform(platform) if platform else host_platform()
-    configuration = registry_configuration(load_configuration())
-    with Client(configuration, default_credentials()) as client:
+    with open_client() as client:
         shown.line(_pulling_from(reference))
         resolved = resolve_image(client, reference, wanted)
         config = parse_image_config(client.fetch_config(reference, resolved.manifest.config))
@@ -114,16 +111,6 @@ def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: 
                 _make_layers(engine, client, reference, layers, missing, shown)
             image = _record(engine, reference, resolved, config, layers)
     return Pulled(image, resolved.digest, before is None or before.id != image.id)
-
-
-def registry_configuration(configuration: Configuration) -> RegistryConfig:
-    """config.toml's registries as the client takes them."""
-    return RegistryConfig(
-        {
-            host: HostConfig(tuple(v.get("mirrors", ())), v.get("ca_file", ""), v.get("insecure", False))
-            for host, v in configuration.registries.items()
-        }
-    )
 
 
 def _pulling_from(reference: Reference) -> str:

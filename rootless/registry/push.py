@@ -9,6 +9,7 @@ a download may: what we show to the registry is not shown there.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, TypeVar, final
 from urllib.parse import quote
@@ -84,14 +85,19 @@ class Pusher:
         *sources* are paths of repositories of the same registry that may have it. *progress* gets the number of bytes
         that were sent, which falls where some have to be sent again.
         """
-        if self.has_blob(repository, blob):
-            return Outcome("Layer already exists", 0)
         upload = Upload(blob, read, progress)
-        for source in sources[:_MAX_MOUNTS]:
-            if self._mount(repository, upload, source):
-                return Outcome(f"Mounted from {source}", 0)
+        if outcome := self._find(repository, upload, sources):
+            return outcome
         self._patiently(partial(self._attempt, repository, upload))
         return Outcome("Pushed", blob.size)
+
+    def find_blob(self, repository: Reference, blob: Descriptor, sources: Sequence[str] = ()) -> Outcome | None:
+        """Have the repository hold *blob* if it needs not be sent; None where it does."""
+        upload = Upload(blob, lambda offset, count: b"", lambda done: None)
+        outcome = self._find(repository, upload, sources)
+        if upload.location:
+            self._cancel(repository, upload)
+        return outcome
 
     def push_manifest(self, reference: Reference, data: bytes, media_type: str) -> Digest:
         """Put a manifest or an index under the tag of *reference*, or under its digest alone; the digest."""
@@ -100,6 +106,14 @@ class Pusher:
         question = _about(reference, "the manifest", f"manifests/{name}", "PUT", {"Content-Type": media_type})
         self._patiently(partial(self._put_manifest, question._replace(body=lambda: data), digest))
         return digest
+
+    def _find(self, repository: Reference, upload: Upload, sources: Sequence[str]) -> Outcome | None:
+        if self.has_blob(repository, upload.blob):
+            return Outcome("Layer already exists", 0)
+        for source in sources[:_MAX_MOUNTS]:
+            if self._mount(repository, upload, source):
+                return Outcome(f"Mounted from {source}", 0)
+        return None
 
     # -- one attempt each
 
@@ -125,10 +139,10 @@ class Pusher:
                 if response.status == 202:
                     upload.begin(_location(response), response)
                 return response.status == 201
-        except (RootlessError, TemporaryFailure) as error:
+        except RootlessError:
+            # A registry need not be able to, nor let us see the other repository: the blob is sent then.
             if self._transport.watch.cancelled.is_set():
                 raise
-            _ = error  # a registry need not be able to, nor to let us see the other repository: the blob is sent
             return False
 
     def _attempt(self, repository: Reference, upload: Upload) -> None:
@@ -171,6 +185,11 @@ class Pusher:
             if self._transport.watch.cancelled.is_set():
                 raise
         upload.abandon()
+
+    def _cancel(self, repository: Reference, upload: Upload) -> None:
+        question = _about(repository, f"upload of blob {upload.blob.digest}", "", "DELETE")
+        with suppress(RegistryFailure):  # the registry forgets uploads that nobody goes on with
+            self._exchange.ask_at(self._endpoint(repository), upload.location, question).discard()
 
     def _patch(self, endpoint: Endpoint, repository: Reference, upload: Upload, part: Range) -> None:
         question = _about_part(repository, upload, part, "PATCH")
