@@ -163,18 +163,24 @@ def check_platform(engine: Engine, image: Image, text: str, platform: str) -> No
 def tag_image(engine: Engine, source: str, target: str) -> None:
     """Let the name *target* mean the image *source*. Raises NotFound, Conflict, InvalidInput."""
     image = find_image(engine, source)
+    reference = target_reference(target)
+    # Shared: an image may get several names at a time, but not while it is being removed.
+    with engine.layout.lock(image_lock(image.id), shared=True):
+        engine.images.load(image.id)
+        engine.images.tag(reference, image.id)
+
+
+def target_reference(text: str) -> Reference:
+    """The name with a tag that an image may be called by from now on. Raises InvalidInput, Conflict."""
     try:
-        reference = parse_reference(target)
+        reference = parse_reference(text)
     except InvalidInput as error:
-        raise InvalidInput(f'"{target}" is not a valid repository/tag: {error}') from error
+        raise InvalidInput(f'"{text}" is not a valid repository/tag: {error}') from error
     if reference.digest:
         raise InvalidInput("refusing to create a tag with a digest reference")
     if reference.familiar_name == host_image.NAME:
         raise Conflict("the name 'host' belongs to the built-in image")
-    # Shared: an image may get several names at a time, but not while it is being removed.
-    with engine.layout.lock(image_lock(image.id), shared=True):
-        engine.images.load(image.id)
-        engine.images.tag(reference.with_default_tag(), image.id)
+    return reference.with_default_tag()
 
 
 def image_lock(image_id: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.account import installation
 from tests.support.containers import Box
 
-_ON_BOTH_DRIVERS = ("test_diff", "test_lifecycle", "test_run", "test_volumes_in_containers")
+_ON_BOTH_DRIVERS = ("test_diff", "test_files_of_containers", "test_lifecycle", "test_run", "test_volumes_in_containers")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -1,0 +1,74 @@
+"""commit, cp and export, where they depend on what carries the roots of containers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.containers import Box
+
+pytestmark = pytest.mark.kernel
+
+
+def made(box: Box, script: str, *options: str) -> str:
+    """A container that has run *script* and has ended; its id."""
+    container = box.detached(script, *options)
+    assert box("wait", container).stdout == "0\n"
+    return container
+
+
+def config(box: Box, image: str) -> dict[str, Any]:
+    [document] = json.loads(box("image", "inspect", image).stdout)
+    return dict(document)
+
+
+def layer_of(box: Box, image: str) -> Path:
+    """The directory of the image's topmost layer."""
+    return Path(config(box, image)["GraphDriver"]["Data"]["UpperDir"])
+
+
+@pytest.fixture
+def committed(box: Box) -> Any:
+    """`committed(container, *options)` commits as `test:commit`; the image goes in the end."""
+    images = []
+
+    def commit(container: str, *options: str) -> str:
+        images.append(box("commit", *options, container, "test:commit").stdout.strip())
+        return "test:commit"
+
+    yield commit
+    box("rm", "-f", *box.ids())
+    box("rmi", "-f", *images)
+
+
+def test_an_image_has_what_the_container_changed(box: Box, committed: Any) -> None:
+    script = """
+        echo new > /new; ln /new /hard; ln -s /nowhere /link; mkfifo /fifo; mkdir -p /a/b; chmod 700 /a/b
+        echo more >> /etc/passwd; rm /etc/group; rm -r /home; mkdir /home; echo x > /home/x
+        chown 7:8 /new; chmod 4711 /new; touch -d @12345 /a/b
+    """
+    container = made(box, script)
+    image = committed(container)
+    shown = box("run", "--rm", image, "sh", "-c", """
+        cat /new /hard; readlink /link; stat -c '%a %u:%g %h' /new; tail -n 1 /etc/passwd; ls /etc/group 2>&1; ls /home
+        test -p /fifo && echo fifo; stat -c '%a %Y' /a/b
+    """).stdout  # fmt: skip
+    assert shown.splitlines() == [
+        "new", "new", "/nowhere", "4711 7:8 2", "more", "ls: /etc/group: No such file or directory", "x",
+        "fifo", "700 12345",
+    ]  # fmt: skip
+
+
+def test_mount_points_and_what_is_in_volumes_are_left_out(box: Box, committed: Any) -> None:
+    container = made(box, "echo x > /data/x; echo y > /made", "-v", "/data", "--tmpfs", "/scratch", "-v", "/opt/deep")
+    image = committed(container)
+    names = {path.name for path in layer_of(box, image).iterdir()}
+    assert names == {"made", "opt"}
+    assert [path.name for path in (layer_of(box, image) / "opt").iterdir()] == []
+
+
+def test_what_is_still_in_memory_is_in_the_image(box: Box, committed: Any) -> None:
+    container = box.detached("exec 3> /open; echo written >&3; echo ready; exec sleep 1000")
+    assert box.says(container, "ready")
+    assert box("run", "--rm", committed(container), "cat", "/open").stdout == "written\n"
