@@ -5,7 +5,9 @@
     request     one message (channel.py), answered before the next of that connection is read
     answer      {"ok": true, …}, or {"ok": false, "kind", "error", "hint"}; long ones in parts with "more": true
 
-A client that does not take its answers is not read from either, and after a while it is dropped.
+A client that does not take its answers is not read from either, and after a while it is dropped. Until STACK is there,
+requests are worked off, and their answers held: so the two get ready side by side, and nobody is told that all is well
+before it is.
 """
 
 import errno
@@ -131,6 +133,8 @@ class Connection:
         self._send_on()
 
     def _send_on(self) -> None:
+        if self._server.holds:
+            return
         while self._out and not self.closed:
             try:
                 self.sock.send(self._out[0], socket.MSG_NOSIGNAL)
@@ -144,6 +148,14 @@ class Connection:
             self._out.popleft()
         if not self.closed and not self.asking:
             self._listen()
+
+    def release(self, error: SlirpError | None) -> None:
+        """Send the answer that was held; or, instead, that *error* is all that came of it."""
+        if error and (self._out or self.asking):
+            self._out.clear()
+            self.fail(error)
+        elif self._out:
+            self._send_on()
 
     def close(self) -> None:
         """It is gone, and with it what it held."""
@@ -160,12 +172,13 @@ class Connection:
 class Server:
     """The listening socket and its connections; *handle* gets each request, *gone* each connection that has ended."""
 
-    __slots__ = ("_gone", "_handle", "_listener", "_lock_fd", "_loop", "_path", "connections")
+    __slots__ = ("_gone", "_handle", "_listener", "_lock_fd", "_loop", "_path", "connections", "holds")
 
     def __init__(self, path: str) -> None:
         """Take the place at *path*. Raises Conflict where another process has it, SlirpError."""
         self._path = path
         self._loop: Loop | None = None
+        self.holds = False  # answers; see release()
         self.connections: set[Connection] = set()
         self._lock_fd = _locked(path)
         try:
@@ -184,6 +197,13 @@ class Server:
         """Begin to accept."""
         self._loop, self._handle, self._gone = loop, handle, gone
         self._watch(loop)
+
+    def release(self, error: SlirpError | None = None) -> None:
+        """Hold answers no longer, where they were held; with *error*, that is the answer to what was asked so far."""
+        if self.holds:
+            self.holds = False
+            for connection in list(self.connections):
+                connection.release(error)
 
     def _watch(self, loop: "Loop") -> None:
         if self._lock_fd >= 0:

@@ -15,7 +15,7 @@ import sys
 
 from slirp import control, requests, sandbox
 from slirp.containers import Containers
-from slirp.errors import Conflict, InvalidInput, SlirpError
+from slirp.errors import Conflict, HostUnsupported, InvalidInput, SlirpError
 from slirp.kernel import Kernel
 from slirp.log import Log
 from slirp.loop import Loop
@@ -80,7 +80,9 @@ class Hub:
         self._stack.adopt(ours, error_fd)
         self._tell_all()
         self._look_after()
+        self._server.holds = True
         self._server.serve(self._loop, self._handle, self._gone)
+        self._say_ready()
         self._loop.run()
         return self._status
 
@@ -99,12 +101,14 @@ class Hub:
             return  # the socket at our path may be another process's already
         self._leaving = True
         self._log.write(f"leaving: {why}")
+        self._server.release()
         self._server.close()
         self._loop.stop()
 
     def _give_up(self, why: str) -> None:
         sys.stderr.write(f"slirp: {why}\n")
         self._status = 1
+        self._server.release(HostUnsupported(f"slirp, the process of the networks, does not start: {why}"))
         self._leave(why)
 
     def _changed(self) -> None:
@@ -227,7 +231,7 @@ class Hub:
         """A message of STACK, which may be anybody's by now."""
         kind = told.get("do")
         if kind == "ready":
-            self._say_ready()
+            self._server.release()
         elif kind == "sockets":
             self._send_sockets(told)
         elif kind == "resolvers":

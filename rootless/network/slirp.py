@@ -170,7 +170,8 @@ def begin(
         except BaseException:
             connection.close()
             raise
-    raise Gone("slirp, the process of the networks, ends as soon as it starts", hint=_hint(run_dir))
+    said = _last_words(run_dir)
+    raise Gone(f"slirp, the process of the networks, ends as soon as it starts: {said}", hint=_hint(run_dir))
 
 
 def ensure(run_dir: str, argv: Sequence[str], before: Callable[[], None] | None = None) -> Connection:
@@ -188,6 +189,13 @@ def _start_locked(run_dir: str, argv: Sequence[str], before: Callable[[], None] 
     if connection is None:
         raise HostUnsupported("slirp, the process of the networks, does not listen", hint=_hint(run_dir))
     return connection
+
+
+def _last_words(run_dir: str) -> str:
+    """What the process said of its failure, after it has begun to hear requests."""
+    with open(os.path.join(run_dir, LOG), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _LAST_WORDS))
+        return _reason(file.read())
 
 
 def _reason(said: bytes) -> str:

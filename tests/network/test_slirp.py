@@ -178,6 +178,12 @@ def test_what_keeps_it_from_starting_is_told(tmp_path: Path) -> None:
     assert refused.value.hint == f"its log is {tmp_path}/slirp.log; --network none and --network host do without it"
 
 
+def test_what_ends_it_before_it_answers_is_told(tmp_path: Path) -> None:
+    code = STAND_IN.replace("def answer", "sys.stderr.write('slirp: STACK does not start\\n'); sys.exit(1)\ndef answer")
+    with pytest.raises(slirp.Gone, match=r"ends as soon as it starts: STACK does not start$"):
+        slirp.begin(str(tmp_path), [sys.executable, "-I", "-S", "-c", code], None, "hello")
+
+
 def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(HostUnsupported, match=r"does not start: .*No such file"):
         slirp.ensure(str(tmp_path), ["/nonexistent"])

@@ -335,3 +335,27 @@ def test_resolvers_that_change_are_noticed_and_others_are_not(tmp_path: Path) ->
     elsewhere.write_text("nameserver 2.2.2.2\n")
     seen.append((resolvers.changed(), resolvers.servers))
     assert seen == [(False, ["127.0.0.1"]), (True, ["1.1.1.1"]), (False, ["1.1.1.1"]), (True, ["2.2.2.2"])]
+
+
+def test_answers_are_held_until_they_may_be_given(rig: Rig) -> None:
+    rig.server.holds = True
+    with rig.connect() as first, rig.connect() as second:
+        channel.send(first, {"number": 1})
+        rig.turn()
+        assert [told for _, told, _ in rig.asked] == [{"number": 1}]
+        first.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            received(first)
+        rig.server.release()
+        assert received(first) == {"ok": True, "number": 1}
+        assert rig.ask(second, number=2) == {"ok": True, "number": 2}
+
+
+def test_what_was_held_may_turn_out_to_have_failed(rig: Rig) -> None:
+    rig.server.holds = True
+    with rig.connect() as asking, rig.connect() as silent:
+        channel.send(asking, {"number": 1})
+        rig.turn()
+        rig.server.release(Conflict("it is not to be"))
+        assert received(asking) == {"ok": False, "kind": "Conflict", "error": "it is not to be", "hint": ""}
+        assert rig.ask(silent, number=2) == {"ok": True, "number": 2}
