@@ -11,9 +11,14 @@ from rootless.errors import RootlessError
 
 def engine_of(options: Options) -> Engine:
     """The store that the command line means."""
+    use_config(options)
+    return open_engine(options.settings.root, options.settings.storage_driver)
+
+
+def use_config(options: Options) -> None:
+    """Have credentials looked for where --config says, by us and by their helpers."""
     if options.settings.config:
         os.environ["DOCKER_CONFIG"] = options.settings.config
-    return open_engine(options.settings.root, options.settings.storage_driver)
 
 
 def for_each(names: list[str], action: Callable[[str], object]) -> int:

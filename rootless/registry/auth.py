@@ -53,6 +53,7 @@ _Key = tuple[str, str, str]  # endpoint, repository, and the scope that is wante
 class _Token(NamedTuple):
     value: str
     end: float  # time.monotonic()
+    refresh: str = ""  # an identity token, which buys others
 
 
 def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
@@ -110,6 +111,21 @@ class Authenticator:
             with self._lock:  # the next request begins anew: the registry may have changed its mind
                 self._challenges.pop(endpoint.name, None)
             raise
+
+    def log_in(
+        self, endpoint: Endpoint, challenge: Challenge, credential: Credential, *, plain: bool
+    ) -> tuple[str, str]:
+        """A token that says no more than who we are, and an identity token if the server gives one.
+
+        Raises Unauthorized where *credential* is refused.
+        """
+        realm = check_realm(challenge.parameters.get("realm", ""), endpoint, plain=plain)
+        query = {"account": credential.username, "client_id": CLIENT_ID, "offline_token": "true"}
+        if service := challenge.parameters.get("service"):
+            query["service"] = service
+        url = f"{realm}{'&' if '?' in realm else '?'}{urlencode(query, quote_via=quote)}"
+        token = self._ask("GET", url, {"Authorization": credential.basic()}, None)
+        return token.value, token.refresh
 
     def learn(
         self, endpoint: Endpoint, repository: str, headers: Iterable[str], sent: str | None, scope: str = ""
@@ -190,7 +206,10 @@ def _parse_token(body: bytes, address: str) -> _Token:
     life: Any = answer.get("expires_in")
     if not isinstance(life, (int, float)) or isinstance(life, bool):
         life = 0
-    return _Token(value, time.monotonic() + max(float(life), _MIN_LIFE))
+    refresh = answer.get("refresh_token") or ""
+    if not isinstance(refresh, str) or len(refresh) > _MAX_TOKEN:
+        raise CorruptData(f"the refresh_token of {address} is not a text of a token's size")
+    return _Token(value, time.monotonic() + max(float(life), _MIN_LIFE), refresh)
 
 
 def _challenges_in(header: str) -> Iterable[Challenge]:

@@ -77,6 +77,7 @@ class Credentials:
                 user, secret = _IDENTITY_TOKEN_USER, credential.identity_token
             message = json.dumps({"ServerURL": _key(registry), "Username": user, "Secret": secret})
             self._ask(helper, "store", message)
+            self._note(path, document, registry)
             return f"docker-credential-{helper}"
         entry = {"auth": base64.b64encode(f"{credential.username}:{credential.password}".encode()).decode()}
         if credential.identity_token:
@@ -91,7 +92,18 @@ class Credentials:
         if helper := _helper_for(document, registry):
             found = self._find_in(path, document, registry, "") is not None
             self._ask(helper, "erase", _key(registry))
-            return found
+            return self._forget(path, document, registry) or found
+        return self._forget(path, document, registry)
+
+    @staticmethod
+    def _note(path: str, document: dict[str, Any], registry: str) -> None:
+        """Leave an empty entry for what a helper keeps, as Docker does: some programs list registries by these."""
+        auths = _section(path, document, "auths")
+        if auths.get(_key(registry)) != {}:
+            _write(path, {**document, "auths": {**auths, _key(registry): {}}})
+
+    @staticmethod
+    def _forget(path: str, document: dict[str, Any], registry: str) -> bool:
         auths = _section(path, document, "auths")
         kept = {name: entry for name, entry in auths.items() if _host_of_key(name) != _host_of_key(_key(registry))}
         if len(kept) == len(auths):

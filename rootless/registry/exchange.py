@@ -28,7 +28,7 @@ class Question(NamedTuple):
 
     reference: Reference
     what: str  # for messages: "manifest", "blob sha256:…"
-    path: str  # after the repository's name: "manifests/3.20"
+    path: str  # after the repository's name: "manifests/3.20"; after the host's, where it begins with a slash
     headers: Mapping[str, str]
     method: str = "GET"
     body: Callable[[], Body | bytes] | None = None  # makes what goes with it, anew for each attempt
@@ -52,6 +52,15 @@ class Exchange:
         """
         return self._ask(endpoint, question, "")
 
+    def open(self, endpoint: Endpoint, path: str, headers: Mapping[str, str]) -> Response:
+        """The answer to GET *path*, "/v2/", whatever it is: without tokens, and without following redirects."""
+        nowhere = Reference(endpoint.name, "", None, None)
+        return self._open(endpoint, Question(nowhere, path, path, headers), headers)
+
+    def is_plain(self, endpoint: Endpoint) -> bool:
+        """Whether the endpoint, which has answered, does so in plain HTTP."""
+        return self._schemes.get(endpoint.address) == "http"
+
     def ask_at(self, endpoint: Endpoint, url: str, question: Question) -> Response:
         """Likewise at *url*, where an answer of the endpoint has sent us; question.path does not matter then.
 
@@ -69,9 +78,9 @@ class Exchange:
         return _checked_redirect(endpoint, question, response)
 
     def _authorization(self, endpoint: Endpoint, question: Question) -> str | None:
-        plain = self._schemes.get(endpoint.address) == "http"
+        repository = endpoint.prefix + question.reference.path
+        plain = self.is_plain(endpoint)
         try:
-            repository = endpoint.prefix + question.reference.path
             return self._auth.authorization(endpoint, repository, plain=plain, scope=question.scope)
         except Unauthorized as error:
             raise denied(question.reference, endpoint.address, str(error), question.verb) from None
@@ -116,7 +125,8 @@ class Exchange:
 
     def _open(self, endpoint: Endpoint, question: Question, headers: Mapping[str, str]) -> Response:
         """The first answer, over TLS; in plain HTTP where that is allowed and there is no TLS."""
-        rest = f"{endpoint.address}/v2/{endpoint.prefix}{question.reference.path}/{question.path}"
+        repository = f"/v2/{endpoint.prefix}{question.reference.path}/"
+        rest = endpoint.address + ("" if question.path.startswith("/") else repository) + question.path
         known = self._schemes.get(endpoint.address)
         for scheme in (known,) if known else ("https", "http"):
             try:

@@ -168,6 +168,7 @@ class FaultRegistry:
         self.token_life = token_life
         self.realm = ""  # where the challenge sends for tokens; /token here if empty
         self.tokens: dict[str, tuple[str, float]] = {}  # token: scope, end
+        self.identity = ""  # the identity token that it gives to who asks for one
         self._tls = tls
         self._address = address
         self._scripts: list[tuple[re.Pattern[str], list[Fault], bool]] = []
@@ -592,7 +593,10 @@ class FaultRegistry:
         token = f"token-{self._tokens_given}"
         self._tokens_given += 1
         self.tokens[token] = (scope, time.monotonic() + self.token_life)
-        return Answer(200, {}, json.dumps({"token": token, "expires_in": self.token_life}).encode())
+        answer: dict[str, Any] = {"token": token, "expires_in": self.token_life}
+        if self.identity and "offline_token" in request.query:
+            answer["refresh_token"] = self.identity
+        return Answer(200, {}, json.dumps(answer).encode())
 
 
 def digest_of(data: bytes) -> str:
