@@ -44,7 +44,7 @@ def committed(box: Box) -> Any:
         return "test:commit"
 
     yield commit
-    box("rm", "-f", *box.ids())
+    box.clear(keep=[])
     box("rmi", "-f", *images)
 
 

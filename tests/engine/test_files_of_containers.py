@@ -1,11 +1,14 @@
 """commit, cp and export, where they depend on what carries the roots of containers."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.account import wait_until
 from tests.support.containers import Box
 
 pytestmark = pytest.mark.kernel
@@ -38,7 +41,7 @@ def committed(box: Box) -> Any:
         return "test:commit"
 
     yield commit
-    box("rm", "-f", *box.ids())
+    box.clear(keep=[])
     box("rmi", "-f", *images)
 
 
@@ -72,3 +75,22 @@ def test_what_is_still_in_memory_is_in_the_image(box: Box, committed: Any) -> No
     container = box.detached("exec 3> /open; echo written >&3; echo ready; exec sleep 1000")
     assert box.says(container, "ready")
     assert box("run", "--rm", committed(container), "cat", "/open").stdout == "written\n"
+
+
+def exported(box: Box, container: str) -> dict[str, tarfile.TarInfo]:
+    data = box.installed.run_bytes("export", container).stdout
+    with tarfile.open(fileobj=io.BytesIO(data)) as file:
+        return {member.name: member for member in file}
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_an_archive_has_all_files_but_those_of_mounts(box: Box, state: str) -> None:
+    script = "echo new > /new; rm /etc/group; echo x > /data/x; mkfifo /fifo; chmod 2750 /home; echo ready; "
+    container = box.detached(script + ("exec sleep 1000" if state == "running" else ""), "-v", "/data")
+    assert box.says(container, "ready")
+    assert wait_until(lambda: box.state(container)["Status"] == state)
+    found = exported(box, container)
+    assert {"bin/busybox", "new", "data", "proc", "fifo"} <= found.keys()
+    assert not {"etc/group", "data/x", "proc/self", "dev/null"} & found.keys()
+    assert (found["home"].mode, found["bin/sh"].linkname) == (0o2750, found["bin/["].linkname or "bin/[")
+    assert found["etc/hosts"].size == 0
