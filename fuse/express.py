@@ -98,7 +98,8 @@ class Express:
             wire.REMOVEXATTR: self._removexattr,
             wire.READDIRPLUS: self._readdirplus,
             wire.FALLOCATE: self._fallocate,
-            wire.LSEEK: self._lseek,
+            # What is written and still with the kernel would be told to be a hole: it takes all for data then.
+            wire.LSEEK: self._unknown if union.options.writeback and not union.read_only else self._lseek,
             wire.COPY_FILE_RANGE: self._copy_file_range,
             wire.FSYNC: self._fsync,
             wire.FSYNCDIR: self._fsyncdir,
