@@ -1,11 +1,9 @@
-"""Requests that are answered here rather than by pyfuse3: the frequent ones, and those that it does not know.
+"""Requests that are answered here rather than by pyfuse3: all but those that are rare and need nothing special.
 
     kernel ◀─▶ /dev/fuse ◀─▶ express ◀─▶ socket pair ◀─▶ libfuse, pyfuse3 ◀─▶ operations
 
 pyfuse3 is given one end of a socket pair for the device. What comes out of the device is looked at here first. A
-request that has a handler is answered at once; any other is passed on, and the answer back. INIT is passed on, too, and
-the answer amended: so that the kernel keeps listings of directories, takes setuid bits from files without asking for
-attributes at each write, and leaves the umask to the system, which knows about default ACLs.
+request that has a handler is answered at once; any other is passed on, and the answer back (fuse/passing.py).
 
 The kernel neither opens nor releases files and directories: it asks once, is told that this is not supported, and takes
 it for granted from then on. A file is opened here when it is first read or written, and closed when others need the
@@ -17,13 +15,14 @@ through a buffer that is always the same.
 
 import errno
 import os
-import select
 import stat
 
 from fuse import syscalls, wire
 from fuse.checks import PROBE
+from fuse.device import Device, Stopped
 from fuse.failures import Failures
 from fuse.node import Directory, Node
+from fuse.passing import Passing
 from fuse.union import Caller, Change, Union
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
     Handler = Callable[[int, int, int, int, int], None]
 
-_BUFFER = (1 << 20) + 4096  # what the longest request has, and a header
 _HEADER = wire.HEADER.size
 _NO_ATTR = (0,) * 16
 _PROBE_NUMBER = (1 << 63) + 1
@@ -40,36 +38,21 @@ _CAPABILITY = b"security.capability"
 _OWNER, _TIMES = wire.FATTR_UID | wire.FATTR_GID, wire.FATTR_ATIME | wire.FATTR_MTIME
 _FLUSHED = wire.FATTR_MTIME | wire.FATTR_CTIME  # what the kernel has kept itself
 _ANY = wire.FATTR_MODE | wire.FATTR_SIZE | wire.FATTR_ATIME | _OWNER | _FLUSHED
-_TRIES = 25  # to receive a request, before this process sleeps; 1 µs each
 _BILLION = 1_000_000_000
-_BACKGROUND, _CONGESTED = 64, 48  # requests that nobody waits for, at once
-
-
-class _Stop(Exception):
-    pass
 
 
 class Express:
-    """Serves *device_fd*; what it passes on goes to *channel_fd*, at the other end of which is libfuse."""
+    """Serves *union* to *device*."""
 
-    def __init__(self, union: Union, device_fd: int, channel_fd: int) -> None:
+    def __init__(self, union: Union, device: Device, passing: Passing) -> None:
         self._union = union
         self._nodes = union.nodes
-        self._device, self._channel = device_fd, channel_fd
-        os.set_blocking(device_fd, False)
-        poll = select.poll()
-        poll.register(device_fd, select.POLLIN)
-        self._poll = poll.poll
-        self._tries = _TRIES if len(os.sched_getaffinity(0)) > 1 else 0
-        self._buffer = bytearray(_BUFFER)
-        self._buffers = [self._buffer]
+        self._passing = passing
+        self._device, self._receive = device.fd, device.receive
+        self._buffer = device.buffer
         self._view = memoryview(self._buffer)
-        self._content = bytearray(_BUFFER)
+        self._content = bytearray(len(self._buffer))
         self._content_view = memoryview(self._content)
-        self._passed = False  # a request is with pyfuse3
-        self._opcode = 0
-        self._offered = 0  # flags that the kernel knows
-        self._idle = False
         self._probed = False  # the kernel knows that there is no need to open files
         self._failures = Failures()
         self._static_nlink = union.options.static_nlink
@@ -111,30 +94,24 @@ class Express:
 
     # The loop
 
-    def stop(self) -> None:
-        """Have `serve` return, if it waits. To be called from a signal handler, repeatedly."""
-        if self._idle:
-            raise _Stop
-
     def serve(self) -> bool:
         """Answer requests until there is one for pyfuse3 (True), or the file system is unmounted (False)."""
         try:
             return self._serve()
-        except _Stop:
+        except Stopped:
             return False
 
     def _serve(self) -> bool:
-        if self._passed:
-            self._pass_back()
-        unpack, handlers = wire.HEADER.unpack_from, self._handlers
+        self._passing.back()
+        receive, unpack, handlers, buffer = self._receive, wire.HEADER.unpack_from, self._handlers, self._buffer
         while True:
-            length = self._receive()
+            length = receive()
             if length < 0:
                 return False
-            _, opcode, unique, nodeid, uid, gid, _, _ = unpack(self._buffer)
+            _, opcode, unique, nodeid, uid, gid, _, _ = unpack(buffer)
             handle = handlers.get(opcode)
             if handle is None:
-                self._pass_on(opcode, length)
+                self._passing.on(opcode, length)
                 return True
             try:
                 handle(unique, nodeid, length, uid, gid)
@@ -144,57 +121,11 @@ class Express:
                 self._failures.tell(error)
                 self._refuse(unique, errno.EIO)
 
-    def _receive(self) -> int:
-        """The length of the next request, which is in the buffer; negative when the file system is unmounted.
-
-        Whoever gets an answer often has the next request at once. To look for it a few times more takes less than to
-        be put to sleep and woken up.
-        """
-        device, buffers = self._device, self._buffers
-        tries = self._tries
-        while True:
-            try:
-                return os.readv(device, buffers)
-            except BlockingIOError:
-                tries -= 1
-                if tries < 0:
-                    self._idle = True
-                    self._poll()
-                    self._idle = False
-            except OSError as error:
-                if error.errno == errno.ENODEV:
-                    return -1
-                if error.errno not in (errno.EINTR, errno.ENOENT):
-                    raise
-
     def _refuse(self, unique: int, code: int) -> None:
         try:
             os.write(self._device, wire.ANSWER.pack(16, -code, unique))
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):  # nobody waits for the answer any more
-                raise
-
-    def _pass_on(self, opcode: int, length: int) -> None:
-        self._opcode = opcode
-        self._passed = True
-        if opcode == wire.INIT:
-            self._offered = wire.INIT_IN.unpack_from(self._buffer, _HEADER)[3]
-        sent = 0
-        while sent < length:
-            sent += os.write(self._channel, self._view[sent:length])
-
-    def _pass_back(self) -> None:
-        self._passed = False
-        answer = os.read(self._channel, 16)
-        length = wire.ANSWER.unpack(answer)[0]
-        while len(answer) < length:
-            answer += os.read(self._channel, length - len(answer))
-        if self._opcode == wire.INIT:
-            answer = amended(answer, self._offered, writeback=self._union.options.writeback)
-        try:
-            os.write(self._device, answer)
-        except OSError as error:
-            if error.errno != errno.ENOENT:
                 raise
 
     def _unknown(self, unique: int, nodeid: int, length: int, uid: int, gid: int) -> None:
@@ -470,15 +401,3 @@ class Express:
             at = after
         wire.ANSWER.pack_into(content, 0, at, 0, unique)
         os.write(self._device, self._content_view[:at])
-
-
-def amended(answer: bytes, offered: int, *, writeback: bool) -> bytes:
-    """libfuse's *answer* to INIT, with what it does not know or do otherwise. *offered*: what the kernel can do."""
-    fields = list(wire.INIT_OUT.unpack_from(answer))
-    if fields[1]:
-        return answer
-    wanted = wire.DONT_MASK | wire.HANDLE_KILLPRIV_V2 | wire.EXPLICIT_INVAL_DATA | wire.CACHE_SYMLINKS
-    unwanted = wire.ATOMIC_O_TRUNC | wire.AUTO_INVAL_DATA | wire.HANDLE_KILLPRIV | wire.READDIRPLUS_AUTO
-    fields[6] = (fields[6] | (wanted & offered)) & ~unwanted
-    fields[7], fields[8] = _BACKGROUND, _CONGESTED
-    return wire.INIT_OUT.pack(*fields) + answer[wire.INIT_OUT.size :]

@@ -9,8 +9,10 @@ import errno
 import socket
 
 from fuse import scheduler
+from fuse.device import Device
 from fuse.express import Express
 from fuse.failures import Failures
+from fuse.passing import Passing
 from fuse.union import Union
 
 pyfuse3 = scheduler.load()
@@ -67,5 +69,6 @@ def start(union: Union, fd: int, debug: bool) -> None:
     """Take over the mount whose descriptor is *fd*; see fuse/express.py."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     pyfuse3.init(Operations(union), f"/dev/fd/{theirs.detach()}", {"debug"} if debug else set())
-    express = Express(union, fd, ours.detach())
-    scheduler.set_source(express.serve, express.stop)
+    device = Device(fd)
+    express = Express(union, device, Passing(device, ours.detach()))
+    scheduler.set_source(express.serve, device.stop)
