@@ -23,7 +23,7 @@ from rootless.engine.context import Engine
 from rootless.engine.image_new import layer_descriptors
 from rootless.engine.images import check_platform, image_lock
 from rootless.engine.layer_blob import compressed, has_blob
-from rootless.engine.pull import Progress, Silent
+from rootless.engine.layer_making import Progress, Silent
 from rootless.engine.pushed_layers import find_pushed, remember_pushed
 from rootless.engine.registries import registry_configuration
 from rootless.errors import InvalidInput, NotFound
