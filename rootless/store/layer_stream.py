@@ -130,7 +130,7 @@ def decompressed(source: Readable) -> Iterator[bytes]:
     head = b""
     while len(head) < 6 and (more := source.read(CHUNK)):
         head += more
-    whole = _Between(head, source)
+    whole = Between(head, source)
     try:
         if head.startswith(_GZIP):
             yield from _chunks(igzip.IGzipFile(fileobj=whole, mode="rb"))  # type: ignore[no-untyped-call]
@@ -151,7 +151,7 @@ def _chunks(file: Readable) -> Iterator[bytes]:
         yield chunk
 
 
-def _zstd(stream: "_Between") -> Iterator[bytes]:
+def _zstd(stream: "Between") -> Iterator[bytes]:
     """The chunks of a zstd stream, which ends where our own mark comes out of it."""
     stream.tail = zstandard.ZstdCompressor().compress(_END_MARK)
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
@@ -169,7 +169,7 @@ def _zstd(stream: "_Between") -> Iterator[bytes]:
     yield last[: -len(_END_MARK)]
 
 
-class _Between(RawIOBase):
+class Between(RawIOBase):
     """A file: what was read of another one already, the rest of that, and a *tail*."""
 
     def __init__(self, head: bytes, rest: Readable) -> None:

@@ -1,0 +1,212 @@
+"""save: images as one archive, which load, Docker, podman and skopeo take.
+
+It is an OCI image layout, the form that `docker save` has today: index.json names the manifests, and manifest.json and
+repositories say the same for programs that know no layouts. Blobs go as they are kept, so that manifests keep their
+digests; the archive of a layer made here is made again as it goes out. The same images make the same bytes: members
+are sorted, and none has an owner or a time.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+
+from rootless.engine.context import Engine
+from rootless.engine.image_new import layer_descriptors
+from rootless.engine.images import check_platform, find_image, find_name, image_lock
+from rootless.engine.layer_blob import write_tar
+from rootless.errors import CorruptData, InvalidInput
+from rootless.spec.digest import ChainID, Digest
+from rootless.spec.image import OCI_INDEX, Descriptor
+from rootless.spec.reference import Reference, parse_reference
+from rootless.store.image_archive import blob_name
+from rootless.store.images import Image
+from rootless.store.tar import Kind
+from rootless.store.tar_write import TarWriter, Write
+
+FORMATS = ("docker-archive", "oci-archive")
+_CHUNK = 1 << 20
+_NAME = "io.containerd.image.name"  # annotations of an entry of index.json: the whole reference
+_REF_NAME = "org.opencontainers.image.ref.name"  # and the tag
+
+
+class _Blob(NamedTuple):
+    """A blob to write: its bytes, the file that has them, or the layer that they are made of."""
+
+    size: int
+    data: bytes | None = None
+    fd: int = -1
+    layer: ChainID | None = None
+
+
+class _Saved(NamedTuple):
+    """An image, and the tags that it was asked for by."""
+
+    image: Image
+    tags: list[Reference]
+    layers: tuple[Descriptor, ...]
+
+
+def save(
+    engine: Engine, names: Sequence[str], write: Write, *, platform: str = "", form: str = "docker-archive"
+) -> None:
+    """Write an archive of the images *names* to *write*. A repository without a tag means all of its tags.
+
+    Raises NotFound, Conflict, InvalidInput, CorruptData, and what *write* raises.
+    """
+    if form not in FORMATS:
+        raise InvalidInput(f"unknown format {form!r}", hint=f"there are: {', '.join(FORMATS)}")
+    with ExitStack() as held:
+        images: dict[str, _Saved] = {}
+        for name in names:
+            image, tags = _find(engine, name)
+            check_platform(engine, image, name, platform)
+            for tagged, reference in tags or [(image, None)]:
+                known = images.setdefault(tagged.id, _Saved(tagged, [], layer_descriptors(engine, tagged)))
+                if reference and reference not in known.tags:
+                    known.tags.append(reference)
+        blobs: dict[str, _Blob] = {}
+        for saved in images.values():
+            _collect(engine, saved, blobs, held)
+        _write_archive(engine, list(images.values()), blobs, write, form)
+
+
+def _find(engine: Engine, name: str) -> tuple[Image, list[tuple[Image, Reference | None]]]:
+    """The image that *name* means, and what else of its repository does, with the tags."""
+    reference = _repository(name)
+    if reference is not None:
+        tags = sorted(tag for tag in map(parse_reference, engine.images.tags()) if tag.name == reference.name)
+        if tags:
+            pairs = [(find_image(engine, str(tag)), tag) for tag in tags]
+            return pairs[0][0], [(image, tag) for image, tag in pairs]
+    image = find_image(engine, name)
+    found = find_name(engine, name, image)
+    return image, [(image, found)] if found and found.tag else []
+
+
+def _repository(name: str) -> Reference | None:
+    try:
+        reference = parse_reference(name)
+    except InvalidInput:
+        return None
+    return None if reference.tag or reference.digest else reference
+
+
+def _collect(engine: Engine, saved: _Saved, blobs: dict[str, _Blob], held: ExitStack) -> None:
+    """Open all that the image consists of; nothing of it can vanish until *held* is left."""
+    image = saved.image
+    with engine.layout.lock(image_lock(image.id), shared=True):
+        engine.images.load(image.id)
+        for digest in (image.id, Digest(image.manifest["digest"])):
+            data = engine.blobs.read(digest, 4 << 20)
+            blobs[blob_name(digest)] = _Blob(len(data), data=data)
+        for place, descriptor in enumerate(saved.layers):
+            if blob_name(descriptor.digest) not in blobs:
+                blobs[blob_name(descriptor.digest)] = _layer_blob(engine, image, place, descriptor, held)
+
+
+def _layer_blob(engine: Engine, image: Image, place: int, descriptor: Descriptor, held: ExitStack) -> _Blob:
+    try:
+        fd = os.open(engine.blobs.path(descriptor.digest), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if str(descriptor.digest) != engine.images.config(image).diff_ids[place]:
+            raise CorruptData(
+                f"blob {descriptor.digest} of image {image.id} is missing from the store",
+                hint="remove the image and pull it again",
+            ) from None
+        engine.enter_namespace()
+        lock = f"layer.{image.layers[place].partition(':')[2]}"
+        held.enter_context(engine.layout.lock(lock, shared=True))
+        return _Blob(descriptor.size, layer=image.layers[place])
+    held.callback(os.close, fd)
+    return _Blob(descriptor.size, fd=fd)
+
+
+def _write_archive(engine: Engine, images: list[_Saved], blobs: dict[str, _Blob], write: Write, form: str) -> None:
+    documents = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images)}
+    if form == "docker-archive":
+        documents["manifest.json"] = _docker_manifest(images)
+        if repositories := _repositories(images):
+            documents["repositories"] = repositories
+    members = {**blobs, **{name: _Blob(len(data), data=data) for name, data in documents.items()}}
+    archive = TarWriter(write)
+    for directory in (b"blobs/", b"blobs/sha256/"):
+        archive.header(directory, Kind.DIRECTORY, 0o755, (0, 0), 0)
+    for name, blob in sorted(members.items()):
+        archive.header(name.encode(), Kind.FILE, 0o644, (0, 0), 0, size=blob.size)
+        _write_content(engine, name, blob, archive)
+    archive.finish()
+
+
+def _write_content(engine: Engine, name: str, blob: _Blob, archive: TarWriter) -> None:
+    """The bytes of a member, which must be as many as announced, and those that its name promises."""
+    if blob.data is not None:
+        archive.content(blob.data)
+        return
+    if blob.layer is not None:
+        write_tar(engine, blob.layer, _bounded(name, archive))
+    elif _copy(blob.fd, _bounded(name, archive)) != name.rpartition("/")[2]:
+        raise _damaged(name)
+    if archive.missing:
+        raise _damaged(name)
+
+
+def _bounded(name: str, archive: TarWriter) -> Callable[[bytes | memoryview], object]:
+    def write(data: bytes | memoryview) -> None:
+        if len(data) > archive.missing:
+            raise _damaged(name)
+        archive.content(data)
+
+    return write
+
+
+def _copy(fd: int, write: Write) -> str:
+    """All of a file; the hexadecimal sha256 of it."""
+    digest, position = hashlib.sha256(), 0
+    while data := os.pread(fd, _CHUNK, position):
+        digest.update(data)
+        write(data)
+        position += len(data)
+    return digest.hexdigest()
+
+
+def _damaged(name: str) -> CorruptData:
+    return CorruptData(f"{name} in the store is damaged", hint="remove the image, and pull or make it again")
+
+
+def _index(images: list[_Saved]) -> bytes:
+    entries = []
+    for saved in images:
+        manifest = saved.image.manifest
+        entry = {"mediaType": manifest["media_type"], "digest": manifest["digest"], "size": manifest["size"]}
+        names: list[dict[str, Any]] = [{_NAME: str(tag), _REF_NAME: tag.tag} for tag in saved.tags]
+        entries += [{**entry, "annotations": annotations} for annotations in names] or [entry]
+    return _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def _docker_manifest(images: list[_Saved]) -> bytes:
+    return _json(
+        [
+            {
+                "Config": blob_name(saved.image.id),
+                "RepoTags": [tag.familiar for tag in saved.tags] or None,
+                "Layers": [blob_name(layer.digest) for layer in saved.layers],
+            }
+            for saved in images
+        ]
+    )
+
+
+def _repositories(images: list[_Saved]) -> bytes:
+    """Repository, tag, and the topmost layer: what was there before manifest.json."""
+    found: dict[str, dict[str, str]] = {}
+    for saved in images:
+        for tag in saved.tags if saved.layers else ():
+            found.setdefault(tag.familiar_name, {})[str(tag.tag)] = saved.layers[-1].digest.partition(":")[2]
+    return _json(found) if found else b""
+
+
+def _json(document: Any) -> bytes:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
