@@ -68,6 +68,7 @@ class Run(NamedTuple):
 
     command: Command
     heredocs: tuple[Heredoc, ...]
+    sole_heredoc: bool  # the one heredoc is all of the command
     mounts: tuple[MountFlag, ...]
     network: str  # default, none, host
     security: str  # sandbox, insecure
@@ -77,25 +78,18 @@ class Run(NamedTuple):
     @property
     def script(self) -> Heredoc | None:
         """The heredoc that is all of the command and names its own interpreter: a file to be executed."""
-        only = self._only_heredoc()
-        return only if only and only.content.startswith("#!") else None
+        return self.heredocs[0] if self.sole_heredoc and self.heredocs[0].content.startswith("#!") else None
 
     @property
     def shell_text(self) -> str:
         """What to give to the shell, if the command is of the shell form: heredocs are the shell's, but a sole one."""
-        only = self._only_heredoc()
-        if only:
-            return only.content
+        if self.sole_heredoc:
+            return self.heredocs[0].content
         return "\n".join([self.command.words[0], *(doc.raw + doc.name for doc in self.heredocs)])
-
-    def _only_heredoc(self) -> Heredoc | None:
-        only = len(self.heredocs) == 1 and self.command.is_shell and self.command.words[0].lstrip("0123456789")
-        is_all = only and only.startswith("<<") and "<" not in only[2:] and len(only[2:].split()) == 1
-        return self.heredocs[0] if is_all else None
 
 
 class Copy(NamedTuple):
-    """COPY, and ADD as the subset that both have. All but the booleans are words."""
+    """COPY. Sources, destination, owner and mode are words; the stage and the patterns to exclude are final."""
 
     sources: tuple[str, ...]
     heredocs: tuple[Heredoc, ...]  # sources, too: they come after the others
@@ -111,7 +105,7 @@ class Copy(NamedTuple):
 
 
 class Add(NamedTuple):
-    """ADD. All but the booleans are words."""
+    """ADD. Sources, destination, owner, mode and checksum are words; the patterns to exclude are final."""
 
     sources: tuple[str, ...]  # paths, http(s) addresses, git repositories
     heredocs: tuple[Heredoc, ...]
@@ -284,9 +278,15 @@ class Stage(NamedTuple):
 class Directives(NamedTuple):
     """The parser directives at the top."""
 
-    syntax: str = ""  # recorded; no foreign frontend is ever run
+    syntax: str = ""  # an image with a frontend: recorded, never run
     escape: str = "\\"
     check: str = ""
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether `syntax` asks for a language other than Dockerfile's, which nobody here speaks."""
+        image = self.syntax.split(" ")[0].partition("@")[0].removeprefix("docker.io/")
+        return bool(image) and image.partition(":")[0] not in ("docker/dockerfile", "docker/dockerfile-upstream")
 
 
 class Dockerfile(NamedTuple):
