@@ -7,3 +7,5 @@ refused. It knows nothing of containers. Whoever starts it speaks with it by its
 on --ready-fd once it can be used, --exit-fd, which unmounts when its other end is closed, and an exit status with one
 line on standard error.
 """
+
+VERSION = "0.1.0"

@@ -5,7 +5,7 @@ import sys
 
 from fuse import server, supervisor
 from fuse.checks import shown
-from fuse.command import HELP, Command, parse_command
+from fuse.command import Command, parse_command
 from fuse.errors import UnionError
 
 TYPE_CHECKING = False  # typing's own, without the import
@@ -21,8 +21,8 @@ def main() -> None:
 def _status(arguments: list[str]) -> int:
     try:
         command = parse_command(arguments)
-        if command is None:
-            sys.stdout.write(HELP)
+        if isinstance(command, str):
+            sys.stdout.write(command)
             return 0
         _check_descriptors(command)
         if command.options.ignored:

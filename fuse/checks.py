@@ -28,7 +28,7 @@ def check(options: MountOptions) -> None:
         _writable(options.upper, "upperdir")
         _writable(options.work, "workdir")
         _check_upper(options.upper, options.work, options.lower)
-        _check_work(options.work, options.volatile)
+        _check_work(options.work)
 
 
 def _directory(path: bytes, role: str, hint: str) -> None:
@@ -76,7 +76,7 @@ def _check_upper(upper: bytes, work: bytes, lower: tuple[bytes, ...]) -> None:
                 )
 
 
-def _check_work(work: bytes, volatile: bool) -> None:
+def _check_work(work: bytes) -> None:
     foreign = sorted(set(os.listdir(work)) - _OF_OVERLAYFS)
     if foreign:
         raise UnionError(
@@ -85,7 +85,7 @@ def _check_work(work: bytes, volatile: bool) -> None:
         )
     if os.path.lexists(os.path.join(work, b"work", b"incompat", b"volatile")):
         raise UnionError(
-            f"workdir {shown(work)} was last mounted volatile, and not unmounted",
+            f"workdir {shown(work)} was last mounted volatile",
             hint="changes may be lost: start with an empty upperdir and workdir, or, sure that the machine has not "
             "crashed since, remove work/incompat in workdir",
         )

@@ -3,6 +3,7 @@
 import os
 from typing import NamedTuple
 
+from fuse import VERSION
 from fuse.errors import UsageError
 from fuse.options import MountOptions, parse_options
 
@@ -21,6 +22,7 @@ Without upperdir, nothing can be changed. U is as the kernel's overlayfs leaves 
   --ready-fd N        write a line to descriptor N, and close it, once the file system can be used
   --exit-fd N         unmount and leave when the other end of descriptor N is closed
   -h, --help          this text
+  -V, --version       which version this is
   MOUNTPOINT          a directory; or /dev/fd/N, where N is a descriptor of /dev/fuse that somebody has mounted already,
                       and will unmount: then it is only served
   -o OPTION[,...]     may be repeated; a backslash before a comma, colon or backslash makes it part of a name
@@ -33,7 +35,9 @@ Layers
   userxattr           marks are stored as user.overlay.*, also where trusted.overlay.* would be possible
   marks=all|overlay   what says that something is gone: also files called .wh.NAME (default), or only what the kernel's
                       overlayfs reads, so that .wh.NAME is a file like any other
-  volatile            never wait for the disk; after a crash of the machine, U has to be thrown away
+  volatile            never wait for the disk, and mark W so that nobody mounts it again: after a crash of the machine,
+                      U has to be thrown away. Whoever is sure of U removes W/work/incompat
+  fsync=0|1           0: never wait for the disk, without the mark
   xino=on|off|auto    file numbers that are unique across file systems (default: auto)
 
 What files look like
@@ -67,8 +71,8 @@ class Command(NamedTuple):
     mounted_fd: int = -1  # of /dev/fuse, where somebody else mounts and unmounts
 
 
-def parse_command(arguments: "Sequence[str]") -> Command | None:
-    """The command line without the program's name; None where help is asked for. Raises UsageError."""
+def parse_command(arguments: "Sequence[str]") -> Command | str:
+    """The command line without the program's name; the text that is asked for instead. Raises UsageError."""
     lists: list[str] = []
     places: list[str] = []
     flags: set[str] = set()
@@ -77,7 +81,9 @@ def parse_command(arguments: "Sequence[str]") -> Command | None:
     for word in rest:
         name, equals, value = word.partition("=")
         if word in ("-h", "--help"):
-            return None
+            return HELP
+        elif word in ("-V", "--version"):
+            return f"fuse {VERSION}\n"
         elif word == "--":
             places += rest
         elif word in _FLAGS:

@@ -53,10 +53,11 @@ _CLEARED = {
 # How many threads serve, and who unmounts, is the same here whatever is asked for; the rest is for mount(8), fstab(5).
 _IGNORED = (
     b"defaults auto noauto nofail _netdev user nouser users owner group silent loud default_permissions clone_fd"
-    b" max_threads max_idle_threads auto_unmount redirect_dir"
+    b" max_threads max_idle_threads auto_unmount"
 ).split()
 _LABELS = (b"context", b"fscontext", b"defcontext", b"rootcontext")  # SELinux's, which the kernel itself takes
-_OFF_ONLY = (b"index", b"nfs_export", b"metacopy")  # of the kernel's overlayfs: understood, but never switched on here
+# Of the kernel's overlayfs: understood, but never switched on here.
+_OFF_ONLY = (b"index", b"nfs_export", b"metacopy", b"redirect_dir")
 
 
 class IdRange(NamedTuple):
@@ -79,7 +80,8 @@ class MountOptions(NamedTuple):
     squash_gid: int | None = None
     static_nlink: bool = False
     noacl: bool = False
-    volatile: bool = False
+    volatile: bool = False  # no fsync, and the work directory is marked: nobody may believe it after a crash
+    fsync: bool = True
     userxattr: bool = False  # False: the program decides
     mark_files: bool = True  # files called `.wh.…` mark what is not there, too
     xino: bool = True
@@ -223,13 +225,13 @@ class _Asked:
         if value not in known:
             raise UsageError(f"{_shown(name)} is one of {_shown(b', '.join(known))}, not {_shown(value)}")
         if name == b"fsync":  # fuse-overlayfs' word for it
-            self.values["volatile"] = not known[value]
+            self.values["fsync"] = known[value]
         else:
             self.values[name.decode()] = known[value]
 
     def only_off(self, name: bytes, value: bytes) -> None:
         """What the kernel's overlayfs can do and this one cannot."""
-        if value != b"off":
+        if value != b"off" and (name, value) != (b"redirect_dir", b"nofollow"):
             raise UsageError(f"{_shown(name)}={_shown(value)} is not possible here", hint="leave it out, or say off")
 
 

@@ -52,6 +52,8 @@ def _serve(channel: socket.socket, command: Command, supervisor: int) -> None:
     try:
         channel.send(b"loaded")
         fd = _mounted(channel)
+        if command.options.volatile and not union.read_only:
+            union.mark_volatile()
         operations.start(union, fd, command.options.debug)
         if not command.foreground:
             be_silent()

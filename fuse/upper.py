@@ -39,7 +39,7 @@ class Upper(Tree):
             int, int
         ] = {}  # number → names below that are not there (less than 0), or that alone are left
         self._files: dict[Node, None] = {}  # those that are open, the longest open first
-        self.sync = not options.volatile
+        self.sync = options.fsync and not options.volatile
         self.read_only = options.read_only or options.work is None
         if options.upper is None or options.work is None:
             return
@@ -54,6 +54,20 @@ class Upper(Tree):
             self.close()
             refused = "marks=overlay: devices 0:0 or extended attributes are refused here"
             raise OSError(errno.EOPNOTSUPP, refused, options.upper)
+
+    def mark_volatile(self) -> None:
+        """Leave a mark in the work directory by which every later mount is refused, overlayfs's too, as that one does.
+
+        Who is sure that all is on disk may remove it.
+        """
+        fd = os.dup(self.stage.fd)
+        for name in (b"incompat", b"volatile"):
+            os.mkdir(name, 0o700, dir_fd=fd)
+            inner = layer.open_directory(fd, name)
+            os.close(fd)
+            fd = inner
+        os.close(os.open(b"dirty", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=fd))
+        os.close(fd)
 
     def close(self) -> None:
         super().close()

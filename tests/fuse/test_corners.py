@@ -10,6 +10,7 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import signal
 import stat
 import struct
@@ -409,6 +410,45 @@ def test_what_is_written_to_a_map_is_there_after_the_file_came_up_and_after_a_re
     with bench.mounted("mapped", "ours") as root:
         assert bench.call(reading_goes_on, root) == seen
         assert seen == (b"0123oursthemlate0123", b"contoursthemlateop l")
+
+
+def all_in(directory: str) -> list[str]:
+    found = [(at, names) for at, *both in os.walk(directory) for names in both]
+    return sorted(os.path.relpath(f"{at}/{name}", directory) for at, names in found for name in names)
+
+
+@pytest.mark.parametrize("later", ["kernel", "ours"])
+@pytest.mark.parametrize("first", ["kernel", "ours"])
+def test_what_was_volatile_is_not_mounted_again(bench: Rig, first: str, later: str) -> None:
+    bench.build(LAYERS)
+    work = f"{bench.place}/volatile/work"
+    with bench.mounted("volatile", first, options="volatile") as root:
+        bench.call(_make, f"{root}/new", 0o644)
+    assert {"work/incompat/volatile", "work/incompat/volatile/dirty"} <= {*bench.call(all_in, work)}
+    refused = pytest.raises((OSError, AssertionError), match=r"Invalid argument|was last mounted volatile")
+    with refused, bench.mounted("volatile", later):
+        pass
+    bench.call(shutil.rmtree, f"{work}/work/incompat")
+    with bench.mounted("volatile", later) as root:
+        assert bench.call(os.path.exists, f"{root}/new")
+
+
+def a_name_less(root: str) -> None:
+    """Of a file with three; the two that are left have been looked at."""
+    for name in ("linked", "links/one", "links/two"):
+        os.stat(f"{root}/{name}")
+    os.unlink(f"{root}/linked")
+    os.stat(f"{root}/links/one")
+    os.sync()
+
+
+def test_a_file_below_that_loses_a_name_stays_below(bench: Rig) -> None:
+    links: list[Entry] = [("link", "links/one", "../linked"), ("link", "links/two", "../linked")]
+    bench.build([[("file", "linked", 0o644, 0, "x", 1), ("dir", "links", 0o755, 0, False), *links]])
+    for kind in ("kernel", "ours"):
+        with bench.mounted(kind, kind) as root:
+            bench.call(a_name_less, root)
+        assert bench.call(all_in, bench.upper(kind)) == ["linked"]
 
 
 def without_a_name(root: str) -> list[Any]:

@@ -237,7 +237,7 @@ def lower_is_a_file(u: Union) -> None:
         (mount_point_is_a_file, "mount point {base}/merged: not a directory; make the directory"),
         (work_elsewhere, "upperdir {base}/upper and workdir {base}/work are on different file systems; put workdir"),
         (work_with_a_file, "workdir {base}/work is not empty: it has precious; "),
-        (volatile_before, "workdir {base}/work was last mounted volatile, and not unmounted; "),
+        (volatile_before, "workdir {base}/work was last mounted volatile; changes may be lost"),
         (work_in_upper, "upperdir {base}/upper and workdir {base}/work are not apart; "),
         (upper_in_lower, "upperdir {base}/upper and lowerdir {base}/lower1 are not apart; "),
     ],

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fuse.command import parse_command
+import rootless
+from fuse.command import Command, parse_command
 from fuse.errors import UsageError
 from fuse.options import FOR_EVER, MS_NODEV, MS_NOSUID, MS_RDONLY, IdRange, MountOptions, parse_options
 from tests.support.fuse import escape
@@ -27,7 +28,7 @@ def test_layers_are_read_in_their_order() -> None:
         ("squash_to_root", {"squash_uid": 0, "squash_gid": 0}),
         ("squash_to_gid=8,squash_to_root", {"squash_uid": 0, "squash_gid": 8}),
         ("static_nlink,noacl,volatile", {"static_nlink": True, "noacl": True, "volatile": True}),
-        ("fsync=0", {"volatile": True}),
+        ("fsync=0", {"fsync": False}),
         ("userxattr", {"userxattr": True}),
         ("marks=all", {}),
         ("marks=overlay", {"mark_files": False}),
@@ -49,7 +50,8 @@ def test_layers_are_read_in_their_order() -> None:
             "defaults,max_threads=4,x-systemd.automount",
             {"ignored": (b"defaults", b"max_threads=4", b"x-systemd.automount")},
         ),
-        ("index=off,metacopy=off,nfs_export=off", {}),
+        ("index=off,metacopy=off,nfs_export=off,redirect_dir=off", {}),
+        ("redirect_dir=nofollow", {}),
         (",,", {}),
     ],
 )
@@ -84,6 +86,8 @@ def test_an_option_changes_what_it_names_and_nothing_else(text: str, changed: di
         (f"{UNION},timeout=nan", "not nan"),
         (f"{UNION},writeback=yes", "writeback is one of 0, 1, off, on, not yes"),
         (f"{UNION},writeback=auto", "not auto"),
+        (f"{UNION},redirect_dir=follow", "redirect_dir=follow is not possible here"),
+        (f"{UNION},redirect_dir=on", "redirect_dir=on is not possible here; leave it out, or say off"),
         (f"{UNION},metacopy=on", "metacopy=on is not possible here; leave it out, or say off"),
     ],
 )
@@ -153,13 +157,13 @@ def test_the_command_line_may_be_in_any_order(words: list[str]) -> None:
 
 def test_debugging_stays_in_the_foreground() -> None:
     command = parse_command(["-d", "-o", UNION, "m"])
-    assert command is not None
+    assert isinstance(command, Command)
     assert (command.foreground, command.options.debug) == (True, True)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["m", "-o", "nonsense", "--help"]])
 def test_help_is_asked_for(words: list[str]) -> None:
-    assert parse_command(words) is None
+    assert str(parse_command(words)).startswith("Usage: ")
 
 
 @pytest.mark.parametrize(
@@ -178,3 +182,8 @@ def test_help_is_asked_for(words: list[str]) -> None:
 def test_a_command_line_that_cannot_be_right_is_refused(words: list[str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_command(words)
+
+
+@pytest.mark.parametrize("word", ["-V", "--version"])
+def test_its_version_is_that_of_what_it_comes_with(word: str) -> None:
+    assert parse_command(["-f", word]) == f"fuse {rootless.__version__}\n"
