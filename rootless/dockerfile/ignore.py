@@ -2,11 +2,11 @@
 
 The last pattern that matches a path, or a directory above it, decides; `!` in front of a pattern takes paths in again.
 In a pattern `*` and `?` stop at slashes, `**` does not: `**/` is any number of directories, none included, and `**` at
-the end is everything. A pattern is relative to the root, whether it begins with a slash or not; a slash at its end means
-nothing. `[a-z]` and `[^a-z]` are as in Go's path.Match, and a backslash takes the meaning of what follows.
+the end is everything. A pattern is relative to the root, whether it begins with a slash or not; a slash at its end
+means nothing. `[a-z]` and `[^a-z]` are as in Go's path.Match, and a backslash takes the meaning of what follows.
 
-The patterns are hostile, and a build asks for every file: most patterns are compared as plain text, those with `*` in the
-usual places become regular expressions, and for all others every place in the pattern is kept at once, as in glob.py.
+The patterns are hostile, and a build asks for every file: most patterns are compared as plain text, those with `*` in
+the usual places become regular expressions, and for others every place in the pattern is kept at once, as in glob.py.
 """
 
 import posixpath
@@ -29,7 +29,7 @@ _NOT_SLASH: _Class = (True, (("/", "/"),))
 class Patterns:
     """Patterns, in their order."""
 
-    __slots__ = ("_again", "_above", "_patterns")
+    __slots__ = ("_above", "_again", "_patterns")
 
     def __init__(self, patterns: Iterable[tuple[str, bool]]) -> None:
         """*patterns* are (pattern, whether it takes in again), cleaned."""

@@ -1,9 +1,9 @@
 """RUN --mount: what a step sees besides its files, for as long as it runs.
 
 A mount is comma-separated options; each value may have variables, so a mount is read twice: with the Dockerfile, by
-check_mount(), as far as that goes without their values; and by parse_mount() when the step is due. Values are expanded one by one:
-what a variable holds never becomes another option. Options that are not in the table are refused, and so are those of
-another type of mount.
+check_mount(), as far as that goes without their values; and by parse_mount() when the step is due. Values are expanded
+one by one: what a variable holds never becomes another option. Options that are not in the table are refused, and so
+are those of another type of mount.
 """
 
 from collections.abc import Callable
