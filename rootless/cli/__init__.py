@@ -7,6 +7,7 @@ A target, "lifecycle:rm", names a module of this room and the command in it; see
 # What a person types after `rootless` -> target.
 COMMANDS: dict[str, str] = {
     "attach": "lifecycle:attach",
+    "build": "build:build",
     "commit": "commit:commit",
     "cp": "copy:cp",
     "create": "run:create",
@@ -45,6 +46,15 @@ COMMANDS: dict[str, str] = {
 
 # Management command -> what it manages, as its help says -> verb -> target. Help shows a target by its first verb.
 MANAGEMENT: dict[str, dict[str, str]] = {
+    "builder": {
+        "build": "build:build",
+        "prune": "build_prune:prune",
+    },
+    "buildx": {
+        "build": "build:build",
+        "du": "build_prune:du",
+        "prune": "build_prune:prune",
+    },
     "container": {
         "attach": "lifecycle:attach",
         "commit": "commit:commit",
@@ -74,6 +84,7 @@ MANAGEMENT: dict[str, dict[str, str]] = {
         "wait": "lifecycle:wait",
     },
     "image": {
+        "build": "build:build",
         "history": "image:history",
         "import": "archive:import_command",
         "inspect": "image:inspect",
@@ -116,6 +127,11 @@ MANAGEMENT: dict[str, dict[str, str]] = {
 
 # The one line that help says of a management command, and of a target. Docker's words, where it has any.
 SUMMARIES: dict[str, str] = {
+    "builder": "Manage builds",
+    "buildx": "Build images, and manage what builds keep",
+    "build:build": "Build an image from a Dockerfile",
+    "build_prune:du": "Disk usage of the build cache",
+    "build_prune:prune": "Remove build cache",
     "container": "Manage containers",
     "image": "Manage images",
     "network": "Manage networks",

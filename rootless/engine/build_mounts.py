@@ -43,7 +43,7 @@ class Mount(NamedTuple):
     target: str = ""  # absolute; "" where the type has a usual one
     source: str = ""
     from_: str = ""  # a stage, image or context; "" for the build context
-    read_only: bool | None = None
+    read_only: bool = True
     id: str = ""
     sharing: str = "shared"
     mode: int | None = None
@@ -63,6 +63,11 @@ class Planned:
         self.binds: list[dict[str, Any]] = []
         self.environment: list[str] = []
         self.held = ExitStack()  # what lasts until the step has ended
+
+    def add_script(self, target: str, content: bytes, directory: str) -> None:
+        """A program that stands in the Dockerfile, at *target*; *directory* is the step's in the spawner's tmpfs."""
+        self.files.append({"path": "script", "mode": 0o755, "uid": 0, "gid": 0, "content": content})
+        self.mounts.append(_bound(os.path.join(directory, "script"), target, read_only=True))
 
 
 class Mounts:
@@ -117,7 +122,7 @@ class Mounts:
         self, planned: Planned, mount: Mount, number: int, step: str, sources: Mapping[str, Source], place: str
     ) -> None:
         source = sources[mount.from_]
-        read_only = mount.read_only is not False
+        read_only = mount.read_only
         if source.place:
             self._bind_context(planned, mount, number, step, source, place, read_only)
             return
@@ -189,7 +194,7 @@ class Mounts:
             name = f"mount{number}"
             planned.binds.append({"root": data, "path": mount.source, "name": name, "make": "1"})
             source = directory_in_container(self._spawner(), step, name)
-        planned.mounts.append(_bound(source, mount.target, read_only=bool(mount.read_only)))
+        planned.mounts.append(_bound(source, mount.target, read_only=mount.read_only))
 
     def _fill(self, source: Source, mount: Mount, directory: str) -> None:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -9,7 +9,7 @@ from contextlib import closing
 from threading import Lock
 from typing import NamedTuple
 
-from rootless.engine.build_container import Output, Place, Request, new_step, run, run_terminal
+from rootless.engine.build_container import HOSTNAME, Output, Place, Request, new_step, run, run_terminal
 from rootless.engine.build_copy import Archive, Copying, Job, Text
 from rootless.engine.build_digest import key_of
 from rootless.engine.build_mounts import Mount, Mounts
@@ -43,6 +43,7 @@ class Command(NamedTuple):
     mounts: tuple[Mount, ...] = ()
     network: str = ""
     privileged: bool = False
+    script: bytes | None = None  # the file that `arguments` name, where it stands in the Dockerfile
 
 
 class Operations:
@@ -91,7 +92,7 @@ class Operations:
     ) -> None:
         """Run a command, and take what it changed as a layer. Raises StepFailed where it does not succeed."""
         parts = {
-            "command": key_of("run", *command.arguments),
+            "command": key_of("run", *command.arguments, command.script),
             **{f"environment:{name}": key_of(value) for name, value in sorted(command.environment.items())},
             "working directory": stage.working_directory,
             "user": stage.user,
@@ -111,6 +112,8 @@ class Operations:
         with closing(Place(self.engine, stage.layers)) as place:
             step = new_step()
             planned = self._mounts.plan(step, command.mounts, sources, place.path)
+            if command.script is not None:
+                planned.add_script(command.arguments[0], command.script, self.spawner.directory(step))
             with planned.held:
                 request = self._request(stage, command, planned.environment)
                 request = request._replace(mounts=planned.mounts, files=planned.files, binds=planned.binds)
@@ -133,7 +136,7 @@ class Operations:
             environment=(*(f"{name}={value}" for name, value in variables.items()), *more),
             user=stage.user or None,
             working_directory=stage.working_directory,
-            hostname="buildkitsandbox",
+            hostname=self._options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", HOSTNAME),
             networks=(NetworkOption(command.network),) if command.network else (),
             extra_hosts=tuple(self._options.extra_hosts),
             shm_size=self._options.shm_size,

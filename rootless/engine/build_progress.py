@@ -43,7 +43,8 @@ class StepFailed(RootlessError):
 
     def __init__(self, message: str, *, report: str = "", hint: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.report = report
+        self.report = report  # the last of its output
+        self.where = ""  # the lines of the Dockerfile
 
 
 class Teller:

@@ -8,14 +8,15 @@ steps done makes the very same image; the others get theirs when the image is ma
 import copy
 from typing import Any, NamedTuple
 
+from rootless.engine.create import DEFAULT_PATH
 from rootless.engine.layer_new import NewLayer
 from rootless.spec.digest import ChainID, Digest
-from rootless.spec.image import RuntimeConfig
 from rootless.spec.platform import Platform
 from rootless.store.images import Image
 
 Document = dict[str, Any]
 COMMENT = "rootless"
+SCRATCH: Document = {"config": {"Env": [DEFAULT_PATH], "WorkingDir": "/"}}  # what BuildKit begins with, too
 
 
 class Made(NamedTuple):
@@ -71,6 +72,15 @@ class Stage:
             self.made.append(made)
         self.history.append(row)
 
+    def squash(self, made: Made) -> None:
+        """*made* takes the place of all layers of the build."""
+        self.layers = [*self.layers[: len(self.layers) - len(self.made)], made.layer.chain_id]
+        self.made = [made]
+        last = max(number for number, row in enumerate(self.history) if "created" in row)
+        for number, row in enumerate(self.history):
+            if "created" in row and number != last:
+                row["empty_layer"] = True
+
     def note(self, created_by: str) -> None:
         """A step changed the config alone."""
         self.history.append({"created_by": created_by, "comment": COMMENT, "empty_layer": True})
@@ -117,8 +127,3 @@ class Stage:
 
     def add_labels(self, labels: dict[str, str]) -> None:
         self.config["Labels"] = {**(self.config.get("Labels") or {}), **labels}
-
-
-def runtime_config(environment: list[str]) -> RuntimeConfig:
-    """What a step's container takes from the image: nothing but what the build says."""
-    return RuntimeConfig(env=tuple(environment))

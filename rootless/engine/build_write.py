@@ -28,12 +28,13 @@ Owner = tuple[int, int]
 class Target:
     """A directory of the tree that is open for writing: in the top layer, and what the layers below have there."""
 
-    __slots__ = ("below", "fd", "path")
+    __slots__ = ("below", "fd", "fresh", "path")
 
-    def __init__(self, fd: int, below: Directory | None, path: str) -> None:
+    def __init__(self, fd: int, below: Directory | None, path: str, *, fresh: bool = False) -> None:
         self.fd = fd
         self.below = below
         self.path = path  # from the root, with a slash at the end; the root's is empty
+        self.fresh = fresh  # just made, and filled from one directory: no name is taken before it comes
 
     def close(self) -> None:
         os.close(self.fd)
@@ -48,6 +49,8 @@ class Target:
 
     def look_up(self, name: str) -> os.stat_result | None:
         """What the tree shows as *name*, no link followed."""
+        if self.fresh:
+            return None
         try:
             return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -261,7 +264,7 @@ class Writer:
             return self.enter(here, name)
         self._check_name(name)
         os.mkdir(name, 0o700, dir_fd=here.fd)
-        return Target(os.open(name, _ENTER, dir_fd=here.fd), None, f"{here.path}{name}/")
+        return Target(os.open(name, _ENTER, dir_fd=here.fd), None, f"{here.path}{name}/", fresh=True)
 
     def _finish_directory(self, target: Target, entry: Entry, source: Directory, look: Attributes) -> None:
         mode = entry.status.st_mode

@@ -19,6 +19,7 @@ from rootless.engine.images import find_image, find_name, image_lock, with_names
 from rootless.errors import Conflict, CorruptData, NotFound
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.reference import Reference
+from rootless.store.build_cache import BuildCache
 from rootless.store.containers import LIVE
 from rootless.store.images import Image
 
@@ -230,7 +231,7 @@ def _used_layers(engine: Engine) -> set[ChainID]:
             used.update(engine.containers.load(container_id)["layers"])
         except NotFound:
             continue  # removed meanwhile
-    return used
+    return used | BuildCache(engine.layout).layers()
 
 
 def _used_blobs(engine: Engine) -> set[Digest]:
