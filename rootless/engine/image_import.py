@@ -4,13 +4,10 @@ The archive is as hostile as a layer that was pulled, and is read by the same re
 compressed it may be as layers are, or by bzip2 or xz. Marks of absence in it mean nothing, as nothing lies below.
 """
 
-import bz2
-import lzma
 import os
-from collections.abc import Callable
 from contextlib import ExitStack
 from io import FileIO
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from rootless.engine import build_fetch
 from rootless.engine.config_changes import apply_changes
@@ -21,13 +18,11 @@ from rootless.engine.layer_new import adopt
 from rootless.errors import CorruptData
 from rootless.runtime.jsonlog import now
 from rootless.spec.platform import host_platform, parse_platform
+from rootless.store.expand import Expanded
 from rootless.store.images import Image
-from rootless.store.layer_stream import LayerStream, Readable
+from rootless.store.layer_stream import LayerStream
 from rootless.store.recorded import move_recorded, write_recorded
 from rootless.store.unpack import Ids, settle_implicit, unpack_layer
-
-_PIECE = 1 << 20
-_MAX_DICTIONARY = 128 << 20  # bytes of memory that an xz stream may ask for
 
 
 class ImportOptions(NamedTuple):
@@ -95,7 +90,7 @@ def _unpacked(engine: Engine, source_fd: int) -> str:
 
 def _unpack(engine: Engine, source_fd: int, staged: str, diff_fd: int) -> None:
     style = engine.whiteout_style
-    with FileIO(os.dup(source_fd)) as file, LayerStream(_Expanded(file)) as stream:
+    with FileIO(os.dup(source_fd)) as file, LayerStream(Expanded(file)) as stream:
         done = unpack_layer(stream, diff_fd, whiteouts=style, ids=Ids.present())
     if not done.entries:
         raise CorruptData("the archive is empty")
@@ -103,62 +98,3 @@ def _unpack(engine: Engine, source_fd: int, staged: str, diff_fd: int) -> None:
         write_recorded(staged, done.recorded)
     moved = settle_implicit(diff_fd, done.implicit, [], whiteouts=style, marked=done.marked)
     move_recorded(staged, moved)
-
-
-class _Decompressor(Protocol):
-    """What bz2's and lzma's decompressors have in common."""
-
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
-_FORMATS: dict[bytes, Callable[[], Any]] = {
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_DICTIONARY),
-}
-
-
-class _Expanded:
-    """A file that is expanded if it is bzip2 or xz: the layer's reader knows the rest. Bounded in what it holds."""
-
-    def __init__(self, file: Readable) -> None:
-        self._file = file
-        self._head = b""
-        while len(self._head) < 6 and (more := file.read(_PIECE)):
-            self._head += more
-        self._new = next((new for magic, new in _FORMATS.items() if self._head.startswith(magic)), None)
-        self._decompressor: _Decompressor | None = self._new() if self._new else None
-
-    def read(self, size: int, /) -> bytes:
-        if self._decompressor is None:
-            data, self._head = self._head[:size], self._head[size:]
-            return data or self._file.read(size) or b""
-        try:
-            return self._expand(size)
-        except (OSError, EOFError, lzma.LZMAError) as error:
-            raise CorruptData(f"a bad compressed stream: {error}") from error
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _expand(self, size: int) -> bytes:
-        while self._decompressor:
-            if self._decompressor.eof:
-                rest = (self._decompressor.unused_data or self._file.read(_PIECE) or b"").lstrip(b"\0")
-                if not rest:
-                    return b""
-                self._head, self._decompressor = rest, self._new() if self._new else None
-                continue
-            given, self._head = self._head, b""
-            if not given and self._decompressor.needs_input:
-                given = self._file.read(_PIECE) or b""
-                if not given:
-                    raise EOFError("it is cut short")
-            if data := self._decompressor.decompress(given, size):
-                return data
-        return b""

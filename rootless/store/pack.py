@@ -75,8 +75,7 @@ class TreeWriter:
     """Puts trees into an archive.
 
     With a *style*, a tree is a layer; without, it is a file system as one sees it, and may be changing: what vanishes
-    is left out, and a file has as many bytes as it had when its header was written. *rename* has the say over names in
-    the archive, *progress* is told of bytes.
+    is left out, and a file has as many bytes as it had when its header was written. *progress* is told of bytes.
     """
 
     def __init__(
@@ -85,12 +84,11 @@ class TreeWriter:
         *,
         style: WhiteoutStyle | None = None,
         recorded: Iterable[Recorded] = (),
-        rename: Callable[[bytes], bytes] = lambda path: path,
         progress: Callable[[int], object] = lambda count: None,
     ) -> None:
         self._writer = writer
         self._style = style
-        self._rename = rename
+        self._prefix = b""
         self._progress = progress
         self._recorded = {entry.path: entry for entry in recorded}
         self._devices = _by_directory(self._recorded)
@@ -126,6 +124,39 @@ class TreeWriter:
                 pending += [(below, covered) for below in reversed(self._write_directory(fd, path, covered))]
             finally:
                 os.close(fd)
+
+    def write_one(self, path_fd: int, name: bytes, prefix: bytes = b"") -> None:
+        """Put in, as *name*, the very thing that an O_PATH descriptor is of, with all that is in it.
+
+        Of a directory that is called b"", only that is put in, each name after *prefix*.
+        """
+        info = os.fstat(path_fd)
+        kind = _KINDS.get(stat.S_IFMT(info.st_mode))
+        if kind is Kind.DIRECTORY:
+            self._write_tree(path_fd, name, prefix, info)
+        elif kind is Kind.FILE:
+            file_fd = os.open(
+                f"/proc/self/fd/{path_fd}", os.O_RDONLY | os.O_CLOEXEC
+            )  # the same file, by proc_pid_fd(5)
+            try:
+                self._write_open_file(file_fd, name)
+            finally:
+                os.close(file_fd)
+        elif kind is None:
+            self.left_out.append(name)
+        else:
+            self._write_content(kind, path_fd, b"", name, info)
+
+    def _write_tree(self, path_fd: int, name: bytes, prefix: bytes, info: os.stat_result) -> None:
+        fd = os.open(b".", _OPEN_DIRECTORY, dir_fd=path_fd)
+        try:
+            if name:
+                self._header(name + b"/", b"", Kind.DIRECTORY, info, xattrs=self._xattrs_of(fd))
+            self._prefix = name + b"/" if name else prefix
+            self.write_below(fd)
+            self._prefix = b""
+        finally:
+            os.close(fd)
 
     def _write_directory(self, fd: int, path: bytes, covered: bool) -> list[bytes]:
         """Put in the entries of one directory; the paths of those that are directories.
@@ -194,7 +225,7 @@ class TreeWriter:
             self._header(path, path, Kind.HARD_LINK, info, link=first)
         else:
             if info.st_nlink > 1:
-                self._seen[info.st_dev, info.st_ino] = self._rename(path)
+                self._seen[info.st_dev, info.st_ino] = self._prefix + path
             self._write_content(kind, fd, name, path, info)
         return False
 
@@ -218,16 +249,19 @@ class TreeWriter:
     def _write_file(self, fd: int, name: bytes, path: bytes) -> None:
         file_fd = os.open(name, _OPEN_FILE, dir_fd=fd)
         try:
-            info = os.fstat(file_fd)
-            if not stat.S_ISREG(info.st_mode):
-                raise OSError(errno.ENOENT, "it was a file a moment ago", path)
-            if info.st_size > DEFAULT_LIMITS.member_size:
-                raise RootlessError(f"{os.fsdecode(path)}: a file of {info.st_size} bytes")
-            self._header(path, path, Kind.FILE, info, size=info.st_size, xattrs=self._xattrs_of(file_fd))
-            self.size += info.st_size
-            self._copy(file_fd, path)
+            self._write_open_file(file_fd, path)
         finally:
             os.close(file_fd)
+
+    def _write_open_file(self, file_fd: int, path: bytes) -> None:
+        info = os.fstat(file_fd)
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.ENOENT, "it was a file a moment ago", path)
+        if info.st_size > DEFAULT_LIMITS.member_size:
+            raise RootlessError(f"{os.fsdecode(path)}: a file of {info.st_size} bytes")
+        self._header(path, path, Kind.FILE, info, size=info.st_size, xattrs=self._xattrs_of(file_fd))
+        self.size += info.st_size
+        self._copy(file_fd, path)
 
     def _copy(self, file_fd: int, path: bytes) -> None:
         """The content, as long as it was; what is gone of it meanwhile is zeros."""
@@ -248,11 +282,11 @@ class TreeWriter:
         mode, uid, gid = stat.S_IMODE(recorded.mode), recorded.uid, recorded.gid
         xattrs = dict(recorded.xattrs)
         self.entries += 1
-        self._writer.header(self._rename(path), kind, mode, (uid, gid), 0, device=recorded.device, xattrs=xattrs)
+        self._writer.header(self._prefix + path, kind, mode, (uid, gid), 0, device=recorded.device, xattrs=xattrs)
 
     def _mark(self, path: bytes) -> None:
         self.entries += 1
-        self._writer.header(self._rename(path), Kind.FILE, _WHITEOUT_MODE, (0, 0), 0)
+        self._writer.header(self._prefix + path, Kind.FILE, _WHITEOUT_MODE, (0, 0), 0)
 
     def _header(
         self,
@@ -273,7 +307,7 @@ class TreeWriter:
             xattrs = {**xattrs, **dict(recorded.xattrs)}
         self.entries += 1
         self._writer.header(
-            self._rename(name),
+            self._prefix + name,
             kind,
             mode,
             (uid, gid),
