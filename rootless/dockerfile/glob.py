@@ -93,6 +93,8 @@ def replace_matches(value: str, pattern: str, replacement: str, *, everywhere: b
     if len(value) > _LONGEST_SEARCHED:
         raise DockerfileError(f"a value of {len(value)} characters is too long for a pattern with * or ?")
     automaton = _Automaton(tokens)
+    if not value:
+        return replacement if automaton.start & automaton.accepting else ""
     parts: list[str] = []
     place = 0
     while place < len(value):

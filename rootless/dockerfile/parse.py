@@ -191,8 +191,7 @@ def _check_flags(keyword: str, flags: list[Flag]) -> None:
     seen: set[str] = set()
     for name, value in flags:
         if name not in known:
-            hint = near(name, known)
-            raise DockerfileError(f"{keyword} has no flag --{name[:80]}", hint=hint.replace("mean ", "mean --"))
+            raise DockerfileError(f"{keyword} has no flag --{name[:80]}", hint=_flag_hint(name, known))
         if name in seen and name not in _REPEATED:
             raise DockerfileError(f"--{name} may be given only once")
         if name in _BOOLEANS:
@@ -201,6 +200,11 @@ def _check_flags(keyword: str, flags: list[Flag]) -> None:
         elif value is None:
             raise DockerfileError(f"--{name} needs a value: --{name}=VALUE")
         seen.add(name)
+
+
+def _flag_hint(name: str, known: tuple[str, ...]) -> str:
+    others = [keyword for keyword, names in _FLAGS.items() if name in names]
+    return f"{' and '.join(others)} has it" if others else near(name, known).replace("mean ", "mean --")
 
 
 def _value(request: _Request, name: str, default: str = "") -> str:
@@ -434,8 +438,8 @@ def _healthcheck(request: _Request) -> Healthcheck:
     kind, rest = split_head(_one(request))
     kind = kind.upper()
     if kind == "NONE":
-        if rest or request.flags:
-            raise DockerfileError("HEALTHCHECK NONE has neither flags nor arguments")
+        if rest:
+            raise DockerfileError("HEALTHCHECK NONE has no arguments")
         return Healthcheck(None, 0, 0, 0, 0, 0, request.lines, request.source)
     if kind != "CMD":
         raise DockerfileError(f"HEALTHCHECK {kind[:80]}: NONE or CMD is expected", hint="HEALTHCHECK CMD command")

@@ -1,0 +1,8 @@
+﻿# escape=`
+FROM alpine
+RUN a `
+  # no
+  b
+RUN <<E
+x
+E

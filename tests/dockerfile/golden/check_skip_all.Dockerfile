@@ -1,0 +1,5 @@
+# check=skip=all
+from A
+RUN x
+CMD y
+CMD z

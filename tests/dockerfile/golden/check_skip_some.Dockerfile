@@ -1,0 +1,5 @@
+# check=skip=JSONArgsRecommended, MultipleInstructionsDisallowed
+FROM alpine
+CMD y
+CMD z
+WORKDIR x

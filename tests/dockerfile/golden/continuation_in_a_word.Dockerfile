@@ -1,0 +1,4 @@
+FROM alp\
+ine
+ENV A=b\
+c

@@ -1,0 +1,5 @@
+#ESCAPE = `   
+#Syntax=x/y
+FROM a
+RUN x `
+ y

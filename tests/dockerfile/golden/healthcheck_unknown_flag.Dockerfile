@@ -1,0 +1,2 @@
+FROM alpine
+HEALTHCHECK --retry=1 CMD x

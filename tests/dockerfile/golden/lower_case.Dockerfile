@@ -1,0 +1,4 @@
+from alpine as base
+run a
+copy b c
+RUN d

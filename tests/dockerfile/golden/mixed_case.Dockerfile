@@ -1,0 +1,2 @@
+From alpine As base
+RuN a

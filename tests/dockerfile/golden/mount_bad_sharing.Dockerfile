@@ -1,0 +1,3 @@
+FROM alpine
+RUN true
+RUN --mount=type=cache,target=/a,sharing=lock x

@@ -1,0 +1,3 @@
+FROM alpine
+RUN true
+RUN --mount=type=secret,id=a,source=b x
