@@ -31,7 +31,7 @@ def storage_driver(request: pytest.FixtureRequest) -> str:
 def shared_box(image: Callable[[str], str], storage_driver: str) -> Iterator[Box]:
     with installation() as installed:
         configuration = installed.home / ".config/rootless/config.toml"
-        configuration.parent.mkdir(parents=True)
+        configuration.parent.mkdir(parents=True, exist_ok=True)
         configuration.write_text(f'[storage]\ndriver = "{storage_driver}"\n[run]\nnetwork = "none"\n')
         box = Box(installed, image("busybox"))
         box("pull", "-q", box.image)

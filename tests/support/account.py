@@ -58,6 +58,10 @@ class Installation:
             "XDG_DATA_HOME": str(self.data),
             "XDG_RUNTIME_DIR": str(self.runtime),
         }
+        if driver := os.environ.get("ROOTLESS_TEST_DRIVER"):  # for those who do not choose one themselves
+            configuration = self.home / ".config/rootless/config.toml"
+            configuration.parent.mkdir(parents=True)
+            configuration.write_text(f'[storage]\ndriver = "{driver}"\n')
         if "DBUS_SESSION_BUS_ADDRESS" in os.environ:  # the way to the user's systemd, where there is one
             self.env["DBUS_SESSION_BUS_ADDRESS"] = os.environ["DBUS_SESSION_BUS_ADDRESS"]
 
