@@ -232,7 +232,10 @@ def _some(request: _Request, words: list[str]) -> list[str]:
 def _one(request: _Request) -> str:
     """All of the text, as one word."""
     if not request.rest:
-        raise DockerfileError(f"{request.keyword} needs an argument")
+        hint = (
+            f"{request.keyword} [] removes what the base image has" if request.keyword in ("CMD", "ENTRYPOINT") else ""
+        )
+        raise DockerfileError(f"{request.keyword} needs an argument", hint=hint)
     return request.rest
 
 
@@ -381,11 +384,11 @@ def _add(request: _Request) -> Add:
 
 
 def _cmd(request: _Request) -> Cmd:
-    return Cmd(_command(request.rest), request.lines, request.source)
+    return Cmd(_command(_one(request)), request.lines, request.source)
 
 
 def _entrypoint(request: _Request) -> Entrypoint:
-    return Entrypoint(_command(request.rest), request.lines, request.source)
+    return Entrypoint(_command(_one(request)), request.lines, request.source)
 
 
 def _env(request: _Request) -> Env:
