@@ -13,7 +13,7 @@ Blobs are opened, and layers locked, before the first byte leaves; what is remov
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from types import TracebackType
@@ -32,9 +32,12 @@ from rootless.registry.push import Pusher
 from rootless.registry.uploads import Read
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import (
+    DOCKER_INDEX,
+    DOCKER_MANIFEST,
     MAX_CONFIG_SIZE,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
 )
@@ -109,6 +112,59 @@ def push_images(
     shown = progress or Silent()
     with Pusher(registry_configuration(), default_credentials()) as pusher:
         return [_push_one(engine, pusher, reference, image, compression, shown) for reference, image in wanted]
+
+
+def push_index(
+    engine: Engine,
+    reference: Reference,
+    images: Sequence[Image],
+    *,
+    compression: str = "gzip",
+    annotations: Mapping[str, str] = {},
+    progress: Progress | None = None,
+) -> Pushed:
+    """Push images of several platforms, each under its digest, and an index of them under the tag of *reference*."""
+    reference = reference.with_default_tag()
+    target = reference._replace(tag=None)
+    done = push_images(engine, [(target, image) for image in images], compression=compression, progress=progress)
+    rows: list[tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]] = []
+    for pushed, image in zip(done, images, strict=True):
+        document = engine.images.config(image).document
+        platform = {key: document[key] for key in ("architecture", "os", "variant", "os.version") if document.get(key)}
+        rows.append((Descriptor(pushed.media_type, pushed.digest, pushed.size), platform, {}))
+    data, media_type = index_document(rows, annotations)
+    with Pusher(registry_configuration(), default_credentials()) as pusher:
+        digest = pusher.push_manifest(reference, data, media_type)
+    return Pushed(reference, digest, len(data), media_type)
+
+
+def index_document(
+    rows: Sequence[tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]], annotations: Mapping[str, str] = {}
+) -> tuple[bytes, str]:
+    """An index of manifests, each with its platform and its annotations; and its media type.
+
+    It is Docker's list where all manifests are Docker's and nothing is annotated, which that has no place for.
+    """
+    plain = not annotations and not any(row[2] for row in rows)
+    is_docker = plain and bool(rows) and all(row[0].media_type == DOCKER_MANIFEST for row in rows)
+    media_type = DOCKER_INDEX if is_docker else OCI_INDEX
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [
+            {
+                "mediaType": blob.media_type,
+                "digest": blob.digest,
+                "size": blob.size,
+                **({"annotations": dict(noted)} if noted else {}),
+                "platform": dict(platform),
+            }
+            for blob, platform, noted in rows
+        ],
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), media_type
 
 
 def _push_one(

@@ -6,14 +6,16 @@ from rootless.registry.config import HostConfig, RegistryConfig
 from rootless.registry.credentials import default_credentials
 
 
-def registry_configuration() -> RegistryConfig:
-    """config.toml's registries as the registry room takes them."""
-    return RegistryConfig(
-        {
-            host: HostConfig(tuple(v.get("mirrors", ())), v.get("ca_file", ""), v.get("insecure", False))
-            for host, v in load_configuration().registries.items()
-        }
-    )
+def registry_configuration(insecure: str = "") -> RegistryConfig:
+    """config.toml's registries as the registry room takes them; *insecure* is one that need not be secure besides."""
+    hosts = {
+        host: HostConfig(tuple(v.get("mirrors", ())), v.get("ca_file", ""), v.get("insecure", False))
+        for host, v in load_configuration().registries.items()
+    }
+    if insecure:
+        known = hosts.get(insecure, HostConfig())
+        hosts[insecure] = HostConfig(known.mirrors, known.ca_file, insecure=True)
+    return RegistryConfig(hosts)
 
 
 def open_client() -> Client:

@@ -161,7 +161,7 @@ def select_manifest(index: Index, platform: Platform) -> Descriptor:
 
     Raises NotFound, listing what there is.
     """
-    entries = [entry for entry in index.manifests if _is_selectable(entry)]
+    entries = [entry for entry in index.manifests if is_image_entry(entry)]
     for candidate in acceptable(platform):
         for entry in entries:
             if entry.platform == candidate:
@@ -397,7 +397,7 @@ def _platform(fields: _Fields, default_os: str = "") -> Platform:
     )
 
 
-def _is_selectable(entry: Descriptor) -> bool:
+def is_image_entry(entry: Descriptor) -> bool:
     """Whether *entry* can be an image: attestations of BuildKit pose as images for the platform unknown/unknown."""
     return (
         entry.media_type in MANIFEST_TYPES + INDEX_TYPES
