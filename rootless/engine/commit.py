@@ -16,7 +16,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from rootless.engine import control
-from rootless.engine.config_changes import apply_changes
 from rootless.engine.context import Engine
 from rootless.engine.image_config import config_of_container
 from rootless.engine.image_new import make_image
@@ -61,7 +60,10 @@ def commit(engine: Engine, container_id: str, name: str, options: CommitOptions)
         )
     base = engine.images.load(Digest(record["image_id"]))
     config = config_of_container(record, engine.images.config(base))
-    apply_changes(config, options.changes)
+    if options.changes:
+        from rootless.engine.config_changes import apply_changes  # with the parser of Dockerfiles
+
+        apply_changes(config, options.changes)
     with ExitStack() as held:
         layers = _layers(engine, record, base, options.pause, held)
         image = make_image(engine, base, _document(engine, record, base, config, options, bool(layers)), layers)

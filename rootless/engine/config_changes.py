@@ -1,234 +1,154 @@
 """Instructions of a Dockerfile that only change the config of an image: `commit -c`, `import -c`."""
 
-import json
+import posixpath
 import re
-import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from rootless.dockerfile.expand import expand, expand_words
+from rootless.dockerfile.instructions import (
+    Cmd,
+    Command,
+    DockerfileError,
+    Entrypoint,
+    Env,
+    Expose,
+    Healthcheck,
+    Instruction,
+    Label,
+    Onbuild,
+    Pair,
+    StopSignal,
+    User,
+    Volume,
+    Workdir,
+)
+from rootless.dockerfile.parse import parse_dockerfile
+from rootless.dockerfile.ports import parse_ports
 from rootless.errors import InvalidInput
 from rootless.spec.signals import parse_signal
 
 Config = dict[str, Any]
 
-_VARIABLE = re.compile(r"\\(.)|\$(?:(\w+)|\{(\w+)(?::([-+])([^}]*))?\})", re.DOTALL)
-_FIRST_WORD = re.compile(r"""(?:[^\s"'\\]|\\.|"(?:[^"\\]|\\.)*"|'[^']*')+""")
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d*)?)(ns|us|µs|ms|s|m|h)")
-_NANOSECONDS = {"ns": 1, "us": 1e3, "µs": 1e3, "ms": 1e6, "s": 1e9, "m": 60e9, "h": 3600e9}
-_MAX_PORTS = 65536
+_WHERE = re.compile(r"change(:\d+)?: ")  # what messages begin with: there is no file that one could look into
 
 
 def apply_changes(config: Config, changes: Iterable[str]) -> None:
     """Let *config*, the `config` member of an image config, be what the instructions say. Raises InvalidInput."""
-    for line in "\n".join(changes).replace("\\\n", "").split("\n"):
-        if line.strip() and not line.lstrip().startswith("#"):
-            _apply(config, line.strip())
+    text = "\n".join(changes)
+    if not text.strip():
+        return
+    try:
+        parsed = parse_dockerfile(f"FROM scratch\n{text}".encode("utf-8", "surrogateescape"), "change")
+        for stage in parsed.stages:
+            for instruction in stage.instructions:
+                _apply(config, instruction)
+        if len(parsed.stages) > 1:
+            raise InvalidInput("FROM is not a valid change command", hint=_hint())
+    except DockerfileError as error:
+        raise InvalidInput(_WHERE.sub("", str(error), count=1), hint=error.hint) from error
 
 
-def _apply(config: Config, line: str) -> None:
-    name, _, rest = line.partition(" ")
-    if "\t" in name:
-        name, _, rest = line.partition("\t")
-    rest = rest.strip()
-    change = _CHANGES.get(name.upper())
+def _apply(config: Config, instruction: Instruction) -> None:
+    change = _CHANGES.get(type(instruction))
     if change is None:
-        raise InvalidInput(f"{name} is not a valid change command", hint=f"there are: {', '.join(sorted(_CHANGES))}")
-    if not rest:
-        raise InvalidInput(f"{name.upper()} requires at least one argument")
-    change(config, rest)
+        raise InvalidInput(f"{instruction.source.split()[0].upper()} is not a valid change command", hint=_hint())
+    change(config, instruction)
 
 
-def _cmd(config: Config, rest: str) -> None:
-    config["Cmd"] = _command(config, rest)
+def _hint() -> str:
+    return f"there are: {', '.join(kind.__name__.upper() for kind in _CHANGES)}"
 
 
-def _entrypoint(config: Config, rest: str) -> None:
-    config["Entrypoint"] = _command(config, rest)
+def _variables(config: Config) -> dict[str, str]:
+    return dict(entry.partition("=")[::2] for entry in config.get("Env") or () if "=" in entry)
 
 
-def _env(config: Config, rest: str) -> None:
-    entries = {entry.partition("=")[0]: entry for entry in config.get("Env") or ()}
-    for name, value in _pairs("ENV", rest, config):
-        entries[name] = f"{name}={value}"
-    config["Env"] = list(entries.values())
+def _cmd(config: Config, instruction: Cmd) -> None:
+    config["Cmd"] = _command(config, instruction.command)
 
 
-def _label(config: Config, rest: str) -> None:
-    config["Labels"] = {**(config.get("Labels") or {}), **dict(_pairs("LABEL", rest, config))}
+def _entrypoint(config: Config, instruction: Entrypoint) -> None:
+    config["Entrypoint"] = _command(config, instruction.command)
 
 
-def _expose(config: Config, rest: str) -> None:
-    exposed = dict(config.get("ExposedPorts") or {})
-    for word in _words(_expanded(rest, config)):
-        exposed.update((port, {}) for port in _ports(word))
-    config["ExposedPorts"] = exposed
+def _command(config: Config, command: Command) -> list[str]:
+    return [*((config.get("Shell") or ("/bin/sh", "-c")) if command.is_shell else ()), *command.words]
 
 
-def _ports(word: str) -> list[str]:
-    match = _PORT.fullmatch(word)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if not match or not 0 < first <= last < _MAX_PORTS:
-        raise InvalidInput(f"invalid containerPort: {word}")
-    return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
+def _env(config: Config, instruction: Env) -> None:
+    config["Env"] = [
+        f"{name}={value}" for name, value in {**_variables(config), **_pairs(config, instruction.pairs)}.items()
+    ]
 
 
-def _healthcheck(config: Config, rest: str) -> None:
-    check: Config = {}
-    while flag := re.match(r"--([a-z-]+)=(\S+)\s+", rest):
-        check.update(_health_flag(flag[1], flag[2]))
-        rest = rest[flag.end() :]
-    kind, _, command = rest.partition(" ")
-    if kind.upper() == "NONE" and not command:
-        check = {"Test": ["NONE"]}
-    elif kind.upper() == "CMD" and command.strip():
-        words = _json_words(command.strip())
-        check["Test"] = ["CMD-SHELL", command.strip()] if words is None else ["CMD", *words]
-    else:
-        raise InvalidInput(f'Unknown type "{kind}" in HEALTHCHECK (try CMD)')
-    config["Healthcheck"] = check
+def _label(config: Config, instruction: Label) -> None:
+    config["Labels"] = {**(config.get("Labels") or {}), **_pairs(config, instruction.pairs)}
 
 
-def _health_flag(name: str, value: str) -> Config:
-    members = {"interval": "Interval", "timeout": "Timeout", "start-period": "StartPeriod"}
-    members["start-interval"] = "StartInterval"
-    if name == "retries":
-        if not value.isdigit():
-            raise InvalidInput(f"HEALTHCHECK --retries={value}: not a number")
-        return {"Retries": int(value)}
-    if name not in members:
-        raise InvalidInput(f"unknown flag: --{name}")
-    return {members[name]: _duration(value)}
+def _pairs(config: Config, pairs: Sequence[Pair]) -> dict[str, str]:
+    variables = _variables(config)
+    return {expand(pair.key, variables): expand(pair.value, variables) for pair in pairs}
 
 
-def _duration(text: str) -> int:
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise InvalidInput(f'invalid duration: "{text}"')
-    return int(sum(float(number) * _NANOSECONDS[unit] for number, unit in parts))
+def _expose(config: Config, instruction: Expose) -> None:
+    words = [word for text in instruction.ports for word in expand_words(text, _variables(config))]
+    _add_names(config, "ExposedPorts", parse_ports(words))
 
 
-def _onbuild(config: Config, rest: str) -> None:
-    trigger = rest.split(None, 1)[0].upper()
-    if trigger == "ONBUILD":
-        raise InvalidInput("Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed")
-    if trigger in ("MAINTAINER", "FROM"):
-        raise InvalidInput(f"{trigger} isn't allowed as an ONBUILD trigger")
-    config["OnBuild"] = [*(config.get("OnBuild") or ()), rest]
+def _volume(config: Config, instruction: Volume) -> None:
+    _add_names(config, "Volumes", [expand(path, _variables(config)) for path in instruction.paths])
 
 
-def _stopsignal(config: Config, rest: str) -> None:
-    (word,) = _exactly("STOPSIGNAL", _words(_expanded(rest, config)))
-    parse_signal(word)
-    config["StopSignal"] = word
+def _add_names(config: Config, member: str, names: Iterable[str]) -> None:
+    config[member] = {**(config.get(member) or {}), **{name: {} for name in names}}
 
 
-def _user(config: Config, rest: str) -> None:
-    (config["User"],) = _exactly("USER", _words(_expanded(rest, config)))
+def _user(config: Config, instruction: User) -> None:
+    config["User"] = expand(instruction.user, _variables(config))
 
 
-def _volume(config: Config, rest: str) -> None:
-    words = _json_words(rest)
-    if words is None:
-        words = _words(_expanded(rest, config))
-    if not all(words):
-        raise InvalidInput("VOLUME specified can not be an empty string")
-    config["Volumes"] = {**(config.get("Volumes") or {}), **{word: {} for word in words}}
+def _workdir(config: Config, instruction: Workdir) -> None:
+    path = posixpath.join("/", config.get("WorkingDir") or "", expand(instruction.path, _variables(config)))
+    config["WorkingDir"] = posixpath.normpath(path).replace("//", "/")
 
 
-def _workdir(config: Config, rest: str) -> None:
-    path = _unquoted(_expanded(rest, config))
-    if not path.startswith("/"):
-        path = f"{(config.get('WorkingDir') or '').rstrip('/')}/{path}"
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    config["WorkingDir"] = "/" + "/".join(parts)
+def _stop_signal(config: Config, instruction: StopSignal) -> None:
+    signal = expand(instruction.signal, _variables(config))
+    parse_signal(signal)
+    config["StopSignal"] = signal
 
 
-_CHANGES: dict[str, Callable[[Config, str], None]] = {
-    "CMD": _cmd,
-    "ENTRYPOINT": _entrypoint,
-    "ENV": _env,
-    "EXPOSE": _expose,
-    "HEALTHCHECK": _healthcheck,
-    "LABEL": _label,
-    "ONBUILD": _onbuild,
-    "STOPSIGNAL": _stopsignal,
-    "USER": _user,
-    "VOLUME": _volume,
-    "WORKDIR": _workdir,
+def _healthcheck(config: Config, instruction: Healthcheck) -> None:
+    command = instruction.command
+    if command is None:
+        config["Healthcheck"] = {"Test": ["NONE"]}
+        return
+    members = {
+        "Interval": instruction.interval,
+        "Timeout": instruction.timeout,
+        "StartPeriod": instruction.start_period,
+        "StartInterval": instruction.start_interval,
+        "Retries": instruction.retries,
+    }
+    test = ["CMD-SHELL" if command.is_shell else "CMD", *command.words]
+    config["Healthcheck"] = {"Test": test, **{name: value for name, value in members.items() if value}}
+
+
+def _onbuild(config: Config, instruction: Onbuild) -> None:
+    config["OnBuild"] = [*(config.get("OnBuild") or ()), instruction.expression]
+
+
+_CHANGES: dict[type, Callable[[Config, Any], None]] = {
+    Cmd: _cmd,
+    Entrypoint: _entrypoint,
+    Env: _env,
+    Expose: _expose,
+    Healthcheck: _healthcheck,
+    Label: _label,
+    Onbuild: _onbuild,
+    StopSignal: _stop_signal,
+    User: _user,
+    Volume: _volume,
+    Workdir: _workdir,
 }
-
-
-def _command(config: Config, rest: str) -> list[str]:
-    """A JSON list is a program and its arguments, all else a line for the shell."""
-    words = _json_words(rest)
-    return [*(config.get("Shell") or ["/bin/sh", "-c"]), rest] if words is None else words
-
-
-def _json_words(text: str) -> list[str] | None:
-    """The strings of a JSON list; None where it is none."""
-    if not text.startswith("["):
-        return None
-    try:
-        words = json.loads(text)
-    except ValueError:
-        return None
-    return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
-
-
-def _pairs(name: str, rest: str, config: Config) -> list[tuple[str, str]]:
-    """`a=b "c d"=e`, or the old form `a the rest`."""
-    first = _FIRST_WORD.match(rest)
-    if first and "=" not in first[0]:
-        key, value = first[0], rest[first.end() :]
-        if not value.strip():
-            raise InvalidInput(f"{name} must have two arguments")
-        return [(key, _unquoted(_expanded(value.strip(), config)))]
-    pairs = []
-    for word in _words(_expanded(rest, config)):
-        key, equals, value = word.partition("=")
-        if not equals or not key:
-            raise InvalidInput(f"Syntax error - can't find = in {word!r}. Must be of the form: name=value")
-        pairs.append((key, value))
-    return pairs
-
-
-def _expanded(text: str, config: Config) -> str:
-    """*text* with the config's variables in place of their names, but between single quotes."""
-    known = {entry.partition("=")[0]: entry.partition("=")[2] for entry in config.get("Env") or ()}
-
-    def value(match: "re.Match[str]") -> str:
-        escaped, plain, braced, operator, word = match.groups()
-        if escaped is not None:
-            return match[0]
-        found = known.get(plain or braced, "")
-        if operator == "-":
-            return found or str(word)
-        if operator == "+":
-            return str(word) if found else ""
-        return str(found)
-
-    parts = re.split(r"('[^']*')", text)
-    return "".join(part if number % 2 else _VARIABLE.sub(value, part) for number, part in enumerate(parts))
-
-
-def _words(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as error:
-        raise InvalidInput(f"unexpected end of statement while looking for matching quote: {text}") from error
-
-
-def _unquoted(text: str) -> str:
-    return " ".join(_words(text)) if re.search(r"[\"'\\]", text) else text
-
-
-def _exactly(name: str, words: list[str]) -> list[str]:
-    if len(words) != 1:
-        raise InvalidInput(f"{name} requires exactly one argument")
-    return words

@@ -94,3 +94,41 @@ def test_an_archive_has_all_files_but_those_of_mounts(box: Box, state: str) -> N
     assert not {"etc/group", "data/x", "proc/self", "dev/null"} & found.keys()
     assert (found["home"].mode, found["bin/sh"].linkname) == (0o2750, found["bin/["].linkname or "bin/[")
     assert found["etc/hosts"].size == 0
+
+
+@pytest.mark.parametrize("state", ["running", "exited"])
+def test_files_are_copied_out_and_in(box: Box, tmp_path: Path, state: str) -> None:
+    script = (
+        "mkdir /s; echo one > /s/file; ln /s/file /s/hard; exec 3> /s/open; echo two >&3; rm -r /home; echo ready; "
+    )
+    container = box.detached(script + ("exec sleep 1000" if state == "running" else ""), "-v", "/data")
+    assert box.says(container, "ready")
+    assert wait_until(lambda: box.state(container)["Status"] == state)
+    (tmp_path / "in").write_text("in")
+    before = box.installed.leftovers()
+    box("cp", "-q", f"{container}:/s", str(tmp_path / "out"))
+    box("cp", "-q", str(tmp_path / "in"), f"{container}:/home")
+    box("cp", "-q", str(tmp_path / "in"), f"{container}:/data")
+    assert wait_until(lambda: not box.installed.leftovers().beyond(before).processes)
+    assert not box.installed.leftovers().beyond(before).mounts
+    assert (tmp_path / "out/file").read_text() == "one\n"
+    assert (tmp_path / "out/open").read_text() == "two\n"
+    assert (tmp_path / "out/hard").samefile(tmp_path / "out/file")
+    assert {("A", "/s"), ("A", "/s/hard")} <= {
+        tuple(line.split()) for line in box("diff", container).stdout.splitlines()
+    }
+    assert box("cp", f"{container}:/data/in", "-").stdout.startswith("in\0")
+    assert box("cp", f"{container}:/home", "-").stdout.startswith("home\0")
+    if state == "exited":
+        box("start", container)
+
+
+def test_the_machine_s_own_files_are_read_and_its_copies_written(box: Box, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("in")
+    box("create", "--name", "machine", "host", "cat", "/etc/in")
+    box("cp", "-q", str(tmp_path / "in"), "machine:/etc")
+    box("cp", "-q", "machine:/etc/passwd", str(tmp_path))
+    assert (tmp_path / "passwd").read_bytes() == Path("/etc/passwd").read_bytes()
+    assert not Path("/etc/in").exists()
+    assert box("start", "-a", "machine").stdout == "in"
+    assert "has no image" in box("commit", "machine", check=False).stderr
