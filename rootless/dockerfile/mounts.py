@@ -36,7 +36,7 @@ class Mount(NamedTuple):
     """A mount, all variables expanded."""
 
     type: str = "bind"  # bind, cache, tmpfs, secret, ssh
-    target: str = ""  # as written; "" where the type has a usual place
+    target: str = ""  # as written, from the working directory, which is "."; "" where a secret or ssh has a usual place
     source: str = ""
     source_stage: str = ""  # from=: a stage, a number, a context or an image; "" is the build context
     read_only: bool = True
@@ -95,7 +95,7 @@ def parse_mount(text: str, expand: Expand | None = None) -> Mount:
 def _whole(mount: Mount, values: dict[str, str]) -> Mount:
     """*mount*, if its options go together."""
     if mount.type in ("bind", "cache", "tmpfs") and not mount.target:
-        raise DockerfileError(f"--mount: a {mount.type} mount needs a target", hint="add target=PATH")
+        return mount._replace(target=".")
     if mount.type == "secret":
         if mount.source and mount.id:
             raise DockerfileError("--mount: a secret has an id or a source: both are its name")

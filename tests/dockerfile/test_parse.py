@@ -142,6 +142,8 @@ def test_a_syntax_that_is_not_dockerfile_s_is_told_apart(syntax: str, is_foreign
     ("text", "mount"),
     [
         ("target=/a", Mount(target="/a")),
+        ("from=x", Mount(target=".", source_stage="x")),
+        ("type=cache,id=i", Mount("cache", ".", read_only=False, id="i")),
         ("type=bind,from=x,src=/s,dst=/a,rw", Mount("bind", "/a", "/s", "x", read_only=False)),
         ("type=bind,target=/a,rw,ro", Mount(target="/a")),
         ("type=bind,target=/a,readwrite=0", Mount(target="/a")),

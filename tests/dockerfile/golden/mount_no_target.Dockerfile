@@ -1,3 +1,0 @@
-FROM alpine
-RUN true
-RUN --mount=type=cache,id=a x
