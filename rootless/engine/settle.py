@@ -40,7 +40,7 @@ def settle(engine: Engine, container_id: str) -> None:
         raise Conflict(f"the root of container {container_id[:12]} cannot be read: {error.strerror}") from error
     try:
         if fd >= 0 and filesystem_magic(fd) == _FUSE_MAGIC:
-            _hand_over(fd)
+            hand_over(fd)
     except OSError as error:
         raise Conflict(f"the root of container {container_id[:12]} does not answer: {error.strerror}") from error
     finally:
@@ -57,7 +57,8 @@ def _root_fd(pid: int, started: int) -> int:
     return -1
 
 
-def _hand_over(fd: int) -> None:
+def hand_over(fd: int) -> None:
+    """Have all that was written to the FUSE mount of *fd* with its server, written. Raises OSError."""
     syncfs(fd)
     for _ in range(_ROUNDS):
         os.fstatvfs(fd)
