@@ -16,7 +16,10 @@ import resource
 import socket
 import sys
 
+from slirp import channel as channel  # not for here: both will need it, and so it is loaded once
+from slirp import loop as loop  # likewise
 from slirp import options, spare, syscalls
+from slirp import sandbox as sandbox  # likewise
 from slirp.errors import SlirpError
 
 
