@@ -117,8 +117,10 @@ class Operations:
             with planned.held:
                 request = self._request(stage, command, planned.environment)
                 request = request._replace(mounts=planned.mounts, files=planned.files, binds=planned.binds)
-                code = run(self.engine, self.spawner, step, request, place, tail, self.steps.running)
-            self.steps.check()
+                try:
+                    code = run(self.engine, self.spawner, step, request, place, tail, self.steps.running)
+                finally:
+                    self.steps.check()
             if code:
                 if self._options.debug_shell:
                     self._shell(request, planned.environment, place)
