@@ -11,7 +11,14 @@ from rootless.errors import InvalidInput
 
 
 class DockerfileError(InvalidInput):
-    """A Dockerfile that is wrong: "Dockerfile:LINE: what is wrong"."""
+    """A Dockerfile that is wrong: "Dockerfile:LINE: what is wrong". What it quotes cannot steer a terminal."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(_printable(message), hint=_printable(hint))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class Lines(NamedTuple):

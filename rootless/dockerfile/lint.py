@@ -7,37 +7,14 @@ Variables may come from a base image. Where its environment is not known, an unk
 one that the Dockerfile defines.
 """
 
-import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rootless.dockerfile.expand import expansion
-from rootless.dockerfile.ignore import Patterns
-from rootless.dockerfile.instructions import (
-    Add,
-    Arg,
-    Cmd,
-    Copy,
-    Dockerfile,
-    DockerfileError,
-    Entrypoint,
-    Env,
-    Expose,
-    Finding,
-    Healthcheck,
-    Instruction,
-    Label,
-    Maintainer,
-    Run,
-    Shell,
-    Stage,
-    StopSignal,
-    User,
-    Volume,
-    Workdir,
-)
-from rootless.dockerfile.near import near
-from rootless.dockerfile.variables import BUILDER_ARGS, PLATFORM_ARGS, PREDEFINED_ARGS
+from rootless.dockerfile.instructions import Arg, Dockerfile, DockerfileError, Finding, Stage
+from rootless.dockerfile.lint_stages import check_stages
+from rootless.dockerfile.variables import PLATFORM_ARGS
+from rootless.dockerfile.warning import Context, Near, Warning, aside, missing_in
 from rootless.errors import InvalidInput
 from rootless.spec.reference import parse_reference
 
@@ -67,19 +44,7 @@ RULES = (
 )
 EXPERIMENTAL = frozenset(("CopyIgnoredFile", "InvalidDefinitionDescription"))
 
-_SECRETS = frozenset(
-    ("apikey", "auth", "credential", "credentials", "key", "password", "pword", "passwd", "secret", "token")
-)
-_ALWAYS = frozenset(("PATH", *PREDEFINED_ARGS, *BUILDER_ARGS))
 _RESERVED = ("context", "scratch")
-
-
-class Warning(NamedTuple):
-    """What one check has to say of one line."""
-
-    rule: str
-    line: int
-    message: str
 
 
 class CheckOptions(NamedTuple):
@@ -94,13 +59,6 @@ class CheckOptions(NamedTuple):
         if rule in EXPERIMENTAL and not self.experimental & {rule, "all"}:
             return False
         return not self.skip & {rule, "all"}
-
-
-class Context(NamedTuple):
-    """What a check may know besides the Dockerfile."""
-
-    environments: Mapping[str, Sequence[str]] = {}  # the names of variables that an image sets, by the image's name
-    ignored: Patterns | None = None  # .dockerignore
 
 
 _NOTHING = Context()
@@ -137,7 +95,7 @@ def check(
     """The warnings, by line; *options* are the Dockerfile's own, unless given. Raises DockerfileError."""
     if options is None:
         options = options_of(dockerfile)
-    found: list[Warning] = [*_of_the_text(dockerfile), *_of_from(dockerfile), *_of_stages(dockerfile, context)]
+    found: list[Warning] = [*_of_the_text(dockerfile), *_of_from(dockerfile), *check_stages(dockerfile, context)]
     return tuple(sorted({w for w in found if options.counts(w.rule)}, key=lambda w: (w.line, w.rule, w.message)))
 
 
@@ -187,41 +145,36 @@ def _defined_at(dockerfile: Dockerfile) -> dict[int, tuple[str, Sequence[str]]]:
 
 
 def _of_from(dockerfile: Dockerfile) -> Iterator[Warning]:
-    names = {declared.name: declared.default for arg in dockerfile.global_args for declared in arg.names}
+    names = [declared.name for arg in dockerfile.global_args for declared in arg.names]
     variables = dict.fromkeys((*PLATFORM_ARGS, *names), "x")
+    defaults = _defaults(dockerfile)
     seen: set[str] = set()
-    near_name = _Near()
+    near_name = Near()
     for stage in dockerfile.stages:
-        line = stage.location.first
-        if stage.name in _RESERVED:
-            yield Warning("ReservedStageName", line, f"a stage should not have the reserved name {stage.name}")
-        if stage.name in seen:
-            yield Warning("DuplicateStageName", line, f"there is another stage {stage.name} before this one")
+        yield from _of_name(stage, seen)
         yield from _of_platform(stage)
-        for name in sorted({*_missing(stage.base.image, variables), *_missing(stage.base.platform, variables)}):
-            hint = near_name(name, variables)
-            yield Warning("UndefinedArgInFrom", line, f"no ARG before FROM declares {name}{_aside(hint)}")
-        if "$" in stage.base.image and not _is_image(_with_defaults(stage.base.image, dockerfile), seen):
-            yield Warning(
-                "InvalidDefaultArgInFrom", line, f"with the defaults of ARG, {stage.base.image} is not an image's name"
-            )
+        yield from _of_image(stage, variables, near_name, dockerfile.directives.escape)
+        base = _value(stage.base.image, defaults, dockerfile.directives.escape)
+        if "$" in stage.base.image and base.lower() not in seen and not _is_image(base):
+            message = f"with the defaults of ARG, {stage.base.image} is not an image's name"
+            yield Warning("InvalidDefaultArgInFrom", stage.location.first, message)
         if stage.name:
             seen.add(stage.name)
 
 
-class _Near:
-    """near(), as long as there are few to ask for: it is slow, and a hostile Dockerfile may have thousands."""
-
-    def __init__(self) -> None:
-        self._left = 50
-
-    def __call__(self, word: str, known: Iterable[str]) -> str:
-        self._left -= 1
-        return near(word, known) if self._left >= 0 else ""
+def _of_name(stage: Stage, seen: set[str]) -> Iterator[Warning]:
+    line = stage.location.first
+    if stage.name in _RESERVED:
+        yield Warning("ReservedStageName", line, f"a stage should not have the reserved name {stage.name}")
+    if stage.name in seen:
+        yield Warning("DuplicateStageName", line, f"there is another stage {stage.name} before this one")
 
 
-def _aside(hint: str) -> str:
-    return f" ({hint})" if hint else ""
+def _of_image(stage: Stage, variables: dict[str, str], near_name: Near, escape: str) -> Iterator[Warning]:
+    words = (stage.base.image, stage.base.platform)
+    for name in sorted({name for word in words for name in missing_in(word, variables, escape)}):
+        message = f"no ARG before FROM declares {name}{aside(near_name(name, variables))}"
+        yield Warning("UndefinedArgInFrom", stage.location.first, message)
 
 
 def _of_platform(stage: Stage) -> Iterator[Warning]:
@@ -238,215 +191,27 @@ def _of_platform(stage: Stage) -> Iterator[Warning]:
         )
 
 
-def _with_defaults(word: str, dockerfile: Dockerfile) -> str:
-    """*word* as it is without any --build-arg; "" where it has no value."""
-    escape = dockerfile.directives.escape
+def _defaults(dockerfile: Dockerfile) -> dict[str, str]:
+    """The variables that FROM may use, as they are without any --build-arg."""
     variables = dict.fromkeys(PLATFORM_ARGS, "linux")
+    for arg in dockerfile.global_args:
+        for name, default in arg.names:
+            if default is not None:
+                variables[name] = _value(default, variables, dockerfile.directives.escape)
+    return variables
+
+
+def _value(word: str, variables: Mapping[str, str], escape: str) -> str:
+    """The value of *word*; "" where that is an error, which the build will report."""
     try:
-        for arg in dockerfile.global_args:
-            for name, default in arg.names:
-                if default is not None:
-                    variables[name] = expansion(default, variables, escape=escape).text
         return expansion(word, variables, escape=escape).text
     except DockerfileError:
         return ""
 
 
-def _is_image(text: str, stages: set[str]) -> bool:
-    if text.lower() in stages or text == "scratch":
-        return True
+def _is_image(text: str) -> bool:
     try:
         parse_reference(text)
     except InvalidInput:
         return False
     return True
-
-
-def _missing(word: str, variables: Mapping[str, str], escape: str = "\\") -> frozenset[str]:
-    if "$" not in word:
-        return frozenset()
-    try:
-        return expansion(word, variables, escape=escape).missing
-    except DockerfileError:
-        return frozenset()  # the build will say so
-
-
-# Stages
-
-
-class _Scope(NamedTuple):
-    """What a stage hands on to one that begins with it."""
-
-    names: frozenset[str]  # variables of the environment
-    is_known: bool  # whether these are all
-    has_shell: bool
-    has_directory: bool
-
-
-def _of_stages(dockerfile: Dockerfile, context: Context) -> Iterator[Warning]:
-    scopes: dict[str, _Scope] = {}
-    near_name = _Near()
-    for stage in dockerfile.stages:
-        walk = _Walk(dockerfile.directives.escape, context, _begin(stage, scopes, context), near_name)
-        for instruction in stage.instructions:
-            walk.see(instruction)
-        yield from walk.found
-        yield from _repeated(stage)
-        if stage.name:
-            scopes[stage.name] = walk.scope()
-
-
-def _begin(stage: Stage, scopes: Mapping[str, _Scope], context: Context) -> _Scope:
-    image = stage.base.image
-    inherited = scopes.get(image.lower())
-    if inherited:
-        return inherited
-    names = context.environments.get(image)
-    return _Scope(_ALWAYS | frozenset(names or ()), names is not None or image == "scratch", False, False)
-
-
-def _repeated(stage: Stage) -> Iterator[Warning]:
-    last: dict[type, int] = {}
-    for instruction in stage.instructions:
-        if isinstance(instruction, Cmd | Entrypoint | Healthcheck):
-            kind = type(instruction)
-            if kind in last:
-                keyword = kind.__name__.upper()
-                message = f"there is another {keyword} in this stage, and only the last one counts"
-                yield Warning("MultipleInstructionsDisallowed", last[kind], message)
-            last[kind] = instruction.lines.first
-
-
-class _Walk:
-    """One stage, instruction by instruction."""
-
-    def __init__(self, escape: str, context: Context, scope: _Scope, near_name: "_Near") -> None:
-        self.found: list[Warning] = []
-        self._escape = escape
-        self._context = context
-        self._near = near_name
-        self._environment = set(scope.names)
-        self._defined = dict.fromkeys(scope.names, "x")  # and the arguments
-        self._is_known = scope.is_known
-        self._has_shell = scope.has_shell
-        self._has_directory = scope.has_directory
-
-    def scope(self) -> _Scope:
-        return _Scope(frozenset(self._environment), self._is_known, self._has_shell, self._has_directory)
-
-    def see(self, instruction: Instruction) -> None:
-        line = instruction.lines.first
-        self._see_words(instruction, line)
-        match instruction:
-            case Env():
-                self._see_env(instruction, line)
-            case Arg():
-                self._see_arg(instruction, line)
-            case Cmd() | Entrypoint():
-                self._see_command(instruction, line)
-            case Shell():
-                self._has_shell = True
-            case Workdir():
-                self._see_workdir(instruction.path, line)
-            case Expose():
-                self._see_ports(instruction.ports, line)
-            case Maintainer():
-                self._warn(
-                    "MaintainerDeprecated",
-                    line,
-                    "MAINTAINER is an old form: write LABEL org.opencontainers.image.authors=",
-                )
-            case Copy() | Add():
-                self._see_sources(instruction, line)
-
-    def _warn(self, rule: str, line: int, message: str) -> None:
-        self.found.append(Warning(rule, line, message))
-
-    def _see_words(self, instruction: Instruction, line: int) -> None:
-        names = {name for word in _words(instruction) for name in _missing(word, self._defined, self._escape)}
-        for name in sorted(names):
-            self._see_missing(name, line)
-
-    def _see_missing(self, name: str, line: int) -> None:
-        if not (name[0].isalpha() or name[0] == "_"):
-            return
-        hint = self._near(name, (known for known in self._defined if known not in _ALWAYS))
-        if self._is_known or hint:
-            self._warn("UndefinedVar", line, f"${name} is not defined{_aside(hint)}")
-
-    def _see_env(self, instruction: Env, line: int) -> None:
-        for pair in instruction.pairs:
-            self._see_secret("ENV", pair.key, line)
-            self._environment.add(pair.key)
-            self._defined[pair.key] = "x"
-
-    def _see_arg(self, instruction: Arg, line: int) -> None:
-        for name, default in instruction.names:
-            for missing in sorted(_missing(default or "", self._defined, self._escape)):
-                self._see_missing(missing, line)
-            self._see_secret("ARG", name, line)
-            self._defined[name] = "x"
-
-    def _see_secret(self, keyword: str, name: str, line: int) -> None:
-        parts = set(name.lower().split("_"))
-        if parts & _SECRETS and "public" not in parts:
-            self._warn(
-                "SecretsUsedInArgOrEnv", line, f"{keyword} {name} stays in the image: use RUN --mount=type=secret"
-            )
-
-    def _see_command(self, instruction: Cmd | Entrypoint, line: int) -> None:
-        if instruction.command.is_shell and not self._has_shell:
-            keyword = type(instruction).__name__.upper()
-            message = f'{keyword} in the shell form gets no signals: write {keyword} ["program", "argument"]'
-            self._warn("JSONArgsRecommended", line, message)
-
-    def _see_workdir(self, path: str, line: int) -> None:
-        if path.startswith(("/", "$", '"/', "'/")):
-            self._has_directory = True
-        elif not self._has_directory:
-            self._warn("WorkdirRelativePath", line, f"WORKDIR {path} depends on the directory of the base image")
-
-    def _see_ports(self, ports: Sequence[str], line: int) -> None:
-        for word in ports:
-            numbers, _, protocol = word.partition("/")
-            if protocol != protocol.lower() and "$" not in protocol:
-                self._warn("ExposeProtoCasing", line, f"the protocol {protocol} should be lowercase")
-            if ":" in numbers and "$" not in numbers:
-                self._warn(
-                    "ExposeInvalidFormat", line, f"EXPOSE {word}: a port only, without an address or a port of the host"
-                )
-
-    def _see_sources(self, instruction: Copy | Add, line: int) -> None:
-        if self._context.ignored is None or (isinstance(instruction, Copy) and instruction.stage):
-            return
-        for word in instruction.sources:
-            path = posixpath.normpath(word).lstrip("/")
-            if "://" in word or path in ("", ".") or set(path) & set("*?[$"):
-                continue
-            if self._context.ignored.excludes(path, False) and not self._context.ignored.may_include_below(path):
-                self._warn("CopyIgnoredFile", line, f".dockerignore leaves {word} out of the context")
-
-
-def _words(instruction: Instruction) -> Sequence[str]:
-    """The words of an instruction that may have variables."""
-    match instruction:
-        case Copy():
-            return (*instruction.sources, instruction.destination, instruction.owner, instruction.mode)
-        case Add():
-            words = (*instruction.sources, instruction.destination, instruction.owner, instruction.mode)
-            return (*words, instruction.checksum)
-        case Env() | Label():
-            return [word for pair in instruction.pairs for word in pair]
-        case Expose():
-            return instruction.ports
-        case Volume():
-            return instruction.paths
-        case User():
-            return (instruction.user,)
-        case Workdir():
-            return (instruction.path,)
-        case StopSignal():
-            return (instruction.signal,)
-        case Run():
-            return [mount.text for mount in instruction.mounts]
-    return ()

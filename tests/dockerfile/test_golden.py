@@ -12,10 +12,11 @@ import pytest
 from rootless.dockerfile import lint
 from rootless.dockerfile.instructions import Arg, Dockerfile, DockerfileError, From, Instruction, Lines
 from rootless.dockerfile.parse import parse_dockerfile
+from rootless.dockerfile.warning import Context
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.Dockerfile"))
-CONTEXT = lint.Context(environments={"known": ["PATH", "FROM_THE_IMAGE"]})
+CONTEXT = Context(environments={"known": ["PATH", "FROM_THE_IMAGE"]})
 OPTIONS = lint.CheckOptions(experimental=frozenset(["all"]))
 
 

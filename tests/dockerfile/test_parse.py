@@ -17,6 +17,7 @@ from rootless.dockerfile.instructions import Add, Copy, Dockerfile, DockerfileEr
 from rootless.dockerfile.mounts import Mount, check_mount, parse_mount
 from rootless.dockerfile.parse import parse_dockerfile, parse_trigger
 from rootless.dockerfile.ports import parse_ports
+from rootless.dockerfile.warning import Context
 
 GOLDEN = Path(__file__).parent / "golden"
 WORDS = (
@@ -55,7 +56,7 @@ def run(text: str) -> Run:
 def parsed_and_checked(data: bytes) -> Dockerfile | DockerfileError:
     try:
         dockerfile = parse_dockerfile(data, "some/Dockerfile")
-        lint.check(dockerfile, lint.Context(ignored=Patterns.parse("*")))
+        lint.check(dockerfile, Context(ignored=Patterns.parse("*")))
     except DockerfileError as error:
         return error
     return dockerfile
@@ -92,6 +93,12 @@ def test_a_dockerfile_with_something_cut_out_is_one_or_an_error(paths: list[Path
         parse_dockerfile(text[:first] + text[last:])
     except DockerfileError:
         pass  # which is all that may be raised
+
+
+def test_what_an_error_quotes_cannot_steer_a_terminal() -> None:
+    with pytest.raises(DockerfileError) as caught:
+        parse_dockerfile("FROM a\n\x1b[2JRUN\u202e\n".encode())
+    assert "\\x1b[2JRUN\\u202e" in str(caught.value)
 
 
 def test_the_text_for_the_shell_has_the_heredocs_that_are_the_shell_s() -> None:
@@ -235,7 +242,7 @@ def test_add_unpacks_as_usual_unless_it_is_told() -> None:
 
 def test_a_file_that_dockerignore_leaves_out_is_pointed_at() -> None:
     text = b"FROM scratch AS a\nCOPY x/y .\nCOPY ./z /\nCOPY *.x /\nCOPY --from=a x /\nADD https://x/y /\nADD k /\n"
-    context = lint.Context(ignored=Patterns.parse("*\n!z\n!k/in"))
+    context = Context(ignored=Patterns.parse("*\n!z\n!k/in"))
     options = lint.CheckOptions(experimental=frozenset(["CopyIgnoredFile"]))
     found = [warning.line for warning in lint.check(parse_dockerfile(text), context, options)]
     assert found == [2]
