@@ -18,6 +18,8 @@ from rootless.dockerfile.warning import Context, Near, Warning, aside, missing_i
 from rootless.errors import InvalidInput
 from rootless.spec.reference import parse_reference
 
+__all__ = ("EXPERIMENTAL", "RULES", "CheckOptions", "Context", "Warning", "check", "options_of", "parse_check_options")
+
 RULES = (
     "ConsistentInstructionCasing",
     "CopyIgnoredFile",
