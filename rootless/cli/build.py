@@ -21,19 +21,21 @@ from rootless.cli.opening import engine_of
 from rootless.cli.run import parse_ulimit
 from rootless.cli.terminal_text import for_stream
 from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_key_value, parse_label, parse_memory
-from rootless.engine.build import Built
+from rootless.engine.build import Built, check_dockerfile, excerpt
 from rootless.engine.build import build as build_image
+from rootless.engine.build_check import Checked
 from rootless.engine.build_options import BuildOptions, CacheEntry, Output, Secret, Ssh
 from rootless.engine.build_progress import StepFailed
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.linux import files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from rootless.cli.progress import Progress
+    from rootless.dockerfile.warning import Warning
 
-_IGNORED = ("compress", "force_rm", "rm", "builder", "disable_content_trust", "load")
 _LATER = (
     *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "cgroup_parent"),
     *("isolation", "security_opt", "sbom", "provenance", "attest", "call", "push"),
@@ -151,6 +153,8 @@ def build(options: BuildCommandOptions) -> int | None:
     """Build an image from a Dockerfile"""
     _refuse_what_is_not_there(options)
     asked = build_options(options)
+    if asked.check:
+        return _show_check(check_dockerfile(engine_of(options), asked))
     quiet = options.quiet
     mode = options.progress if options.changed("progress") else os.environ.get("BUILDKIT_PROGRESS") or "auto"
     try:
@@ -165,6 +169,8 @@ def build(options: BuildCommandOptions) -> int | None:
 
 def _tell(options: BuildCommandOptions, built: Built) -> None:
     """The image's id, where it is asked for."""
+    if built.warnings and not options.quiet:
+        _warn(built.warnings)
     if built.image is None:
         return
     if options.iidfile:
@@ -173,6 +179,28 @@ def _tell(options: BuildCommandOptions, built: Built) -> None:
         _write_file(options.metadata_file, _metadata(built))
     if options.quiet:
         streams.write(f"{built.image.id}\n")
+
+
+def _warn(warnings: "Sequence[Warning]") -> None:
+    """What is dubious in the Dockerfile, in short."""
+    count = f"{len(warnings)} warning{'s' if len(warnings) > 1 else ''}"
+    lines = [f" - {warning.rule}: {warning.message} (line {warning.line})" for warning in warnings]
+    text = "\n".join([f"\n {count} found (--check tells more):", *lines])
+    streams.write_error(for_stream(text, sys.stderr, lines=True) + "\n")
+
+
+def _show_check(checked: Checked) -> int:
+    """The warnings with their lines, as --check prints them; the exit status."""
+    if not checked.warnings:
+        streams.write("Check complete, no warnings found.\n")
+        return 0
+    count = f"{len(checked.warnings)} warning{'s' if len(checked.warnings) > 1 else ''}"
+    parts = [f"Check complete, {count} {'have' if len(checked.warnings) > 1 else 'has'} been found!"]
+    for warning in checked.warnings:
+        lines = excerpt(checked.lines, checked.name, warning.line, warning.line)
+        parts.append(f"WARNING: {warning.rule}\n{warning.message}\n{lines}")
+    streams.write("\n\n".join(parts) + "\n")
+    return 1
 
 
 def _metadata(built: Built) -> str:

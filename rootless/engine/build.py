@@ -29,8 +29,10 @@ from typing import NamedTuple
 
 from rootless.dockerfile.instructions import Dockerfile, Instruction, Run
 from rootless.dockerfile.parse import parse_dockerfile, parse_trigger
-from rootless.engine import attachment, build_context, build_output, network_options
+from rootless.dockerfile.warning import Warning
+from rootless.engine import attachment, build_carry, build_context, build_output, network_options
 from rootless.engine.build_additions import Additions
+from rootless.engine.build_check import Checked, check, warnings_of
 from rootless.engine.build_container import Running
 from rootless.engine.build_digest import key_of
 from rootless.engine.build_image import finish
@@ -76,6 +78,7 @@ class Built(NamedTuple):
 
     image: Image | None  # None where the result went elsewhere
     names: tuple[str, ...]
+    warnings: tuple[Warning, ...] = ()  # about the Dockerfile
 
 
 class _Found(NamedTuple):
@@ -95,6 +98,22 @@ def build(engine: Engine, options: BuildOptions, progress: Progress) -> Built:
         return work.export(work.run())
 
 
+def check_dockerfile(engine: Engine, options: BuildOptions) -> Checked:
+    """--check: what is dubious in the Dockerfile. Nothing is built."""
+    asides: list[str] = []
+
+    def aside() -> str:
+        asides.append(engine.layout.aside())
+        os.mkdir(asides[-1], 0o700)
+        return asides[-1]
+
+    try:
+        return check(engine, options, aside)
+    finally:
+        for path in asides:
+            engine.layout.discard(path)
+
+
 class _Build:
     """One build on its way: what build_stage.Surroundings asks for, and the threads."""
 
@@ -103,8 +122,8 @@ class _Build:
         self.options = options
         self.teller = Teller(progress)
         self.steps = Steps(engine, Running(), epoch=options.epoch)
-        mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
-        self.operations = Operations(self.steps, options, mounts)
+        self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
+        self.operations = Operations(self.steps, options, self.mounts)
         self.additions = Additions(engine, self.steps.cache, self._aside)
         self._asides: list[str] = []
         self._images: dict[ImageOf, _Found] = {}
@@ -159,8 +178,11 @@ class _Build:
             if output.type not in build_output.TO_STORE:
                 with self.told(f"exporting to {output.type}"), self.operations.tree(stage) as tree:
                     build_output.write(output, tree, self.engine.whiteout_style, self._aside)
+        if self.options.cache_mount_to:
+            with self.told("writing cache mounts"):
+                build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
         if not build_output.goes_to_store(outputs):
-            return Built(None, ())
+            return Built(None, (), self._warnings)
         if self.options.squash and len(stage.made) > 1:
             with self.told("squashing layers"):
                 self._squash(stage)
@@ -171,7 +193,7 @@ class _Build:
             image = finish(self.engine, self.steps.cache, stage, self.options)
             for name in names:
                 self.engine.images.tag(parse_reference(name), image.id)
-        return Built(image, names)
+        return Built(image, names, self._warnings)
 
     def _squash(self, stage: Stage) -> None:
         """Make the layers of the build one, and its steps ones without a layer, but for the last."""
@@ -193,7 +215,11 @@ class _Build:
             self.dockerfile: Dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
             names = frozenset(self.options.contexts)
             platforms = platform_variables(host_platform(), self.platform, self.options.target)
+            self._warnings = warnings_of(self.dockerfile, prepared, self.options)
             self.plan: Plan = make_plan(self.dockerfile, self.options.target, self.options.build_args, platforms, names)
+        if self.options.cache_mount_from:
+            with self.told("reading cache mounts"):
+                build_carry.read(self.steps.cache, self.options.cache_mount_from)
         self._find_images()
         self._begin()
         return self._run_stages()
@@ -372,14 +398,13 @@ class _Build:
         if isinstance(error, StepFailed) and error.where:
             return error
         failed = StepFailed(str(error), report=getattr(error, "report", ""), hint=error.hint)
-        failed.where = excerpt(self._text, self.dockerfile.name, instruction)
+        lines = self._text.decode("utf-8", "replace").splitlines()
+        failed.where = excerpt(lines, self.dockerfile.name, *instruction.lines)
         return failed
 
 
-def excerpt(text: bytes, name: str, instruction: Instruction) -> str:
-    """The lines of an instruction with some around it, numbered and marked."""
-    lines = text.decode("utf-8", "replace").splitlines()
-    first, last = instruction.lines
+def excerpt(lines: Sequence[str], name: str, first: int, last: int) -> str:
+    """Lines of a Dockerfile with some around them, numbered and marked."""
     begin, end = max(first - _CONTEXT_LINES, 1), min(last + _CONTEXT_LINES, len(lines))
     shown = [f"{name}:{first}", "--------------------"]
     for number in range(begin, end + 1):

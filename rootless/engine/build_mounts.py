@@ -16,7 +16,6 @@ import os
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from threading import Lock
 from typing import Any, NamedTuple
 
 from rootless.engine.build_container import directory_in_container
@@ -86,11 +85,14 @@ class Mounts:
         self._spawner = spawner
         self._secrets = {secret.id: secret for secret in secrets}
         self._ssh = {agent.id: agent for agent in ssh}
-        self._lock = Lock()
-        self._in_use: set[str] = set()
+        self.caches: dict[str, str] = {}  # the cache mounts of all steps, found or done: key and id
 
     def parts(self, mounts: Sequence[Mount], sources: Mapping[str, Source]) -> dict[str, str]:
         """What of the mounts decides on the result of the step."""
+        for mount in mounts:
+            if mount.type == "cache":
+                key = cache_key(mount, self._content(mount, sources))
+                self.caches[key] = mount.id or mount.target
         return {f"mount:{target_of(m)}": key_of(m._replace(required=False), self._content(m, sources)) for m in mounts}
 
     def _content(self, mount: Mount, sources: Mapping[str, Source]) -> str:

@@ -1,8 +1,8 @@
 """tests/dockerfile_corpus: Dockerfiles with their contexts, and what they should come to.
 
-A case is a text file: a head of `key: value` lines, then files, each after `== NAME [MODE]` (a directory with a slash at
-its end), `== NAME -> TARGET` for a link, and last `== expected`: what the build puts above BASE, the tests' busybox, and
-the config of the image. The head has
+A case is a text file: a head of `key: value` lines, then files, each after `== NAME [MODE]` (a directory with a slash
+at its end), `== NAME -> TARGET` for a link, and last `== expected`: what the build puts above BASE, the tests' busybox,
+and the config of the image. The head has
 
     what       a line about the case
     peer       "yes", where podman's result is to be the same, or "no: " and why not
@@ -111,7 +111,7 @@ def parse(name: str, text: str) -> Case:
 
 
 def lines_of_tar(data: bytes) -> dict[str, str]:
-    """Path -> looks, of what an archive has: type and mode, owner, content or target; hard links by their first name."""
+    """Path -> looks, of what an archive has: type and mode, owner, content or target."""
     found: dict[str, str] = {}
     contents: dict[str, str] = {}
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:

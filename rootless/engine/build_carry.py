@@ -1,0 +1,95 @@
+"""Cache mounts carried from one machine to another: --cache-mount-to writes them to a directory, -from reads them.
+
+    DIR/HEX.json   {"id", "mode", "uid", "gid"}; HEX is the key of the cache mount, which says what it belongs to
+    DIR/HEX.tar    its files
+
+A cache that is here already is not replaced. What a directory holds may come from anywhere: names are checked, and its
+archives are unpacked as those of layers are.
+"""
+
+import json
+import os
+import re
+import stat
+from collections.abc import Mapping
+
+from rootless.engine.build_archive import chunks
+from rootless.engine.context import Engine
+from rootless.errors import InvalidInput
+from rootless.linux import files
+from rootless.store.build_cache import BuildCache
+from rootless.store.marks import WhiteoutStyle
+from rootless.store.pack import pack
+from rootless.store.unpack import Ids, unpack_layer
+
+_RECORD = re.compile(r"([0-9a-f]{64})\.json")
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_LIMIT = 1 << 16
+
+
+def write(engine: Engine, cache: BuildCache, mounts: Mapping[str, str], directory: str) -> None:
+    """Write the cache mounts with these keys, and their ids, to *directory*. Raises InvalidInput."""
+    try:
+        os.makedirs(directory, exist_ok=True)
+        for key, mount_id in mounts.items():
+            with cache.lock_mount(key, shared=True):
+                data = os.path.join(cache.mount_directory(key), "data")
+                if os.path.isdir(data):
+                    _write_one(data, os.path.join(directory, key), mount_id, engine.whiteout_style)
+    except OSError as error:
+        raise InvalidInput(f"cannot write to {error.filename or directory}: {error.strerror}") from error
+
+
+def _write_one(data: str, path: str, mount_id: str, style: WhiteoutStyle) -> None:
+    fd = os.open(data, _ENTER)
+    try:
+        with open(f"{path}.tar.new", "wb") as file:
+            pack(fd, file.write, style=style)
+        info = os.fstat(fd)
+    finally:
+        os.close(fd)
+    os.rename(f"{path}.tar.new", f"{path}.tar")
+    record = {"id": mount_id, "mode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid}
+    files.replace_file(f"{path}.json", json.dumps(record).encode(), 0o644, durable=False)
+
+
+def read(cache: BuildCache, directory: str) -> int:
+    """Make the cache mounts that *directory* has and the store has not; how many. A directory that is not there is
+    well: it is the first run. Raises InvalidInput, CorruptData."""
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise InvalidInput(f"cannot read {directory}: {error.strerror}") from error
+    made = 0
+    for name in names:
+        found = _RECORD.fullmatch(name)
+        if found and not os.path.exists(cache.mount_directory(found[1])):
+            _read_one(cache, os.path.join(directory, found[1]), found[1])
+            made += 1
+    return made
+
+
+def _read_one(cache: BuildCache, path: str, key: str) -> None:
+    def fill(target: str) -> None:
+        fd = os.open(target, _ENTER)
+        try:
+            with open(f"{path}.tar", "rb") as file:
+                unpack_layer(chunks(file), fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
+        finally:
+            os.close(fd)
+
+    try:
+        with open(f"{path}.json", "rb") as file:
+            record = json.loads(file.read(_LIMIT))
+        looks = [record["mode"], record["uid"], record["gid"]]
+        if not isinstance(record["id"], str) or not all(isinstance(n, int) and 0 <= n < 1 << 31 for n in looks):
+            raise ValueError("fields")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path}.json is no record of a cache mount") from error
+    with cache.lock_mount(key, shared=False):
+        try:
+            cache.open_mount(key, record["id"], fill, looks[0] & 0o7777, (looks[1], looks[2]))
+        except OSError as error:
+            raise InvalidInput(f"cannot read {path}.tar: {error.strerror}") from error
