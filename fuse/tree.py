@@ -126,12 +126,13 @@ class Tree:
             return self._enter_directory(parent, name, where, st), st
         number = self._numbers.of(st)
         node = self.nodes.get(number)
-        if node is not None and (node.is_directory or node.gone is not None or node.layer not in (where, UPPER)):
+        if node is not None and not _is_same(node, where):
             number, node = self._numbers.renew(st), None
         if node is None:
             node = self.nodes[number] = Node(number, parent, name, where)
         else:
             node.add_place(parent, name)
+            node.gone = None
             if node.layer != where:
                 self.join(node, parent, name)
                 st = self.stat(node)
@@ -316,6 +317,18 @@ class Tree:
             if above is None:
                 return
             node = above
+
+
+def _is_same(node: Node, where: int) -> bool:
+    """Whether a file of the number of *node*, found in the layer *where*, is *node*, or one that came after it.
+
+    One that has lost the name by which it was known may have others.
+    """
+    if node.is_directory:
+        return False
+    if node.gone is None:
+        return node.layer in (where, UPPER)
+    return node.layer == where and node.gone.st_nlink > 0
 
 
 def close_all(fds: "Iterable[int]") -> None:

@@ -239,14 +239,15 @@ class Union(Upper):
         """*node*, of which *st* told before, is not *name* in *parent* any more."""
         self.record(parent, name, None)
         parent.children.pop(name, None)
-        if node.layer != UPPER and st.st_nlink > 1 and not node.is_directory:
+        has_others = node.layer != UPPER and st.st_nlink > 1 and not node.is_directory
+        if has_others:
             self.unseen[node.number] = self.unseen.get(node.number, 0) - 1
         node.drop_place(parent, name)
         if node.parent is None:
             links = 0 if node.is_directory else max(st.st_nlink - 1, 0)
             if not links and node.layer == UPPER:
                 self._numbers.drop(st)
-            node.gone = _with_links(st, links)
+            node.gone = st if has_others else _with_links(st, links)  # `unseen` counts those
             if isinstance(node, Directory):
                 node.listing, node.below, node.order = {}, None, None
         if node.lookups <= 0:

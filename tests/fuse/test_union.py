@@ -225,6 +225,28 @@ def test_hard_links_below_stay_one_file_when_one_is_written(layers: Path, mounte
     assert union.nlink(node, union.stat(node)) == 1
 
 
+@pytest.mark.parametrize("layer", ["bottom", "upper"])
+def test_a_file_that_has_lost_the_name_by_which_it_is_known_is_the_same_by_another(
+    layers: Path, mounted: Mounted, layer: str
+) -> None:
+    (layers / layer / "a").write_text("text")
+    for name in "bc":
+        os.link(layers / layer / "a", layers / layer / name)
+    union = mounted()
+    node = at(union, "a")
+    union.unlink(union.root, b"a")
+    assert union.nlink(node, union.stat(node)) == 2
+    assert at(union, "c") is node
+    assert union.nlink(node, union.stat(node)) == 2
+    union.write(node, b"T", 0)
+    assert content(union, "b") == content(union, "c") == b"Text"
+    for last in (b"c", b"b"):
+        union.unlink(union.root, last)
+    assert union.nlink(node, union.stat(node)) == 0
+    union.create(union.root, b"a", 0o644, ME)
+    assert at(union, "a") is not node
+
+
 def test_a_removed_file_is_read_and_written_by_those_who_have_it(layers: Path, mounted: Mounted) -> None:
     (layers / "bottom/file").write_text("below")
     union = mounted()
