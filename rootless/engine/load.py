@@ -302,7 +302,9 @@ def _keep(engine: Engine, found: _Found, layer: Layer) -> None:
     finally:
         os.close(fd)
     with suppress(FileExistsError):
-        os.link(staged.path, target)  # the file stays in the archive: other images may have the layer, too
+        os.link(
+            staged.path, target, follow_symlinks=False
+        )  # the file stays in the archive: other images may have the layer, too
     files.fsync_directory(os.path.dirname(target))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.support.account import Installation, installation
+from tests.support.account import Installation, installation, wait_until
 from tests.support.evil_tar import DIRECTORY, HARD_LINK, SYMLINK, archive, entry
 from tests.support.fault_registry import digest_of
 from tests.support.hostile import busybox, packed
@@ -206,6 +206,22 @@ def test_a_save_that_is_killed_leaves_no_file_of_that_name(image: Image, source:
     done = source.run_bytes("save", "-o", "/dev/full", image("whiteouts"), check=False)
     assert done.returncode == 1
     assert b"No space left" in done.stderr
+
+
+def test_a_load_that_is_killed_leaves_nothing_that_stays(
+    image: Image, source: Installation, rootless: Installation
+) -> None:
+    data = saved(source, image("whiteouts"))
+    rootless.run("images")
+    trash = rootless.data / "rootless/trash"
+    with rootless.no_leaks(killed=True), rootless.start("load") as running:
+        assert running.stdin is not None
+        running.stdin.write(data[: len(data) // 2])
+        running.stdin.flush()
+        assert wait_until(lambda: list(trash.glob("*/0")))
+        running.kill()
+    load(rootless, data)
+    assert not list(trash.iterdir())
 
 
 # -- with others
