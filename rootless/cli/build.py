@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _LATER = (
     *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "cgroup_parent"),
-    *("isolation", "security_opt", "sbom", "provenance", "attest", "call", "push"),
+    *("isolation", "security_opt", "sbom", "provenance", "attest", "call"),
 )
 
 
@@ -258,7 +258,7 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         ulimits=tuple(options.ulimit),
         secrets=tuple(options.secret),
         ssh=tuple(options.ssh),
-        outputs=tuple(options.output),
+        outputs=(*options.output, *([Output("registry")] if options.push else [])),
         squash=options.squash,
         cache_from=tuple(options.cache_from),
         cache_to=tuple(options.cache_to),

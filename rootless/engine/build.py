@@ -61,6 +61,7 @@ from rootless.engine.build_steps import Place, Steps
 from rootless.engine.build_tree import Directory, open_layers
 from rootless.engine.context import Engine
 from rootless.engine.create import find_image
+from rootless.engine.image_remove import remove_unused_image
 from rootless.engine.images import image_lock
 from rootless.engine.layer_new import adopt
 from rootless.engine.options import ContainerOptions, NetworkOption
@@ -93,7 +94,7 @@ def build(engine: Engine, options: BuildOptions, progress: Progress) -> Built:
     engine.enter_namespace()
     with suppress(OSError):  # rm and prune tell what stands in the way
         engine.layout.empty_trash()
-    build_output.check(tuple(options.outputs))
+    build_output.check(options.outputs, options.tags)
     with _Build(engine, options, progress) as work:
         return work.export(work.run())
 
@@ -173,26 +174,38 @@ class _Build:
 
     def export(self, stage: Stage) -> Built:
         """Let the result be where it is wanted."""
-        outputs = tuple(self.options.outputs)
+        outputs = self.options.outputs
         for output in outputs:
-            if output.type not in build_output.TO_STORE:
+            if output.type in build_output.TREES:
                 with self.told(f"exporting to {output.type}"), self.operations.tree(stage) as tree:
                     build_output.write(output, tree, self.engine.whiteout_style, self._aside)
         if self.options.cache_mount_to:
             with self.told("writing cache mounts"):
                 build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
-        if not build_output.goes_to_store(outputs):
+        if not build_output.needs_image(outputs):
             return Built(None, (), self._warnings)
         if self.options.squash and len(stage.made) > 1:
             with self.told("squashing layers"):
                 self._squash(stage)
-        tags = [*self.options.tags, *(o.attributes["name"] for o in outputs if o.attributes.get("name"))]
+        return self._export_image(stage)
+
+    def _export_image(self, stage: Stage) -> Built:
+        outputs = self.options.outputs
+        tags = build_output.names_of(outputs, self.options.tags)
         names = tuple(str(parse_reference(tag).with_default_tag()) for tag in tags)
+        known = {image.id for image in self.engine.images.list()}
         self.release_images()
         with self.told("exporting to image"):
             image = finish(self.engine, self.steps.cache, stage, self.options)
             for name in names:
                 self.engine.images.tag(parse_reference(name), image.id)
+        for output in outputs:
+            if build_output.is_archive(output) or build_output.is_pushed(output):
+                with self.told(f"exporting to {output.type}"):
+                    build_output.write_image(self.engine, output, image, names, self.options.pull_progress)
+        if not names and not build_output.stays(outputs) and image.id not in known:
+            remove_unused_image(self.engine, image.id, with_tags=False)
+            return Built(None, (), self._warnings)
         return Built(image, names, self._warnings)
 
     def _squash(self, stage: Stage) -> None:

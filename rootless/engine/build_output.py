@@ -1,40 +1,94 @@
-"""Where the result of a build goes besides the store: a directory, an archive of its files.
+"""Where the result of a build goes besides the store: a directory, an archive of its files or of the image, a registry.
 
-Both are the tree that a container of the result would see. It is written by descriptor, below a directory that is made
-or merged into: a link that is there already, or that comes with the result, is never followed (B16).
+The files are the tree that a container of the result would see. A directory is written by descriptor, made or merged
+into: a link that is there already, or that comes with the result, is never followed (B16).
 """
 
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 from rootless.engine.build_options import Output
 from rootless.engine.build_tree import Directory
 from rootless.engine.build_write import Attributes, Writer
-from rootless.errors import HostUnsupported, InvalidInput
+from rootless.engine.context import Engine
+from rootless.errors import InvalidInput
+from rootless.spec.reference import parse_reference
+from rootless.store.images import Image
 from rootless.store.layout import remove_path
 from rootless.store.marks import WhiteoutStyle
 from rootless.store.pack import pack
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-TO_STORE = ("image", "docker")
+TREES = ("local", "tar")
 
 
-def check(outputs: tuple[Output, ...]) -> None:
-    """Raise HostUnsupported for what is not there, before anything is built."""
-    for output in outputs:
-        if output.type in ("oci", "registry") or (output.type == "docker" and output.destination):
-            raise HostUnsupported(
-                f"--output type={output.type} is not there", hint="build the image, then: rootless save, rootless push"
-            )
+def check(outputs: Sequence[Output], tags: Sequence[str]) -> None:
+    """Raise InvalidInput for what cannot be, before anything is built."""
     if sum(output.destination == "-" for output in outputs) > 1:
         raise InvalidInput("only one output can be written to stdout")
+    if any(is_pushed(output) for output in outputs) and not names_of(outputs, tags):
+        raise InvalidInput("tag is needed when pushing to registry", hint="name the image: -t REGISTRY/NAME:TAG")
 
 
-def goes_to_store(outputs: tuple[Output, ...]) -> bool:
-    """Whether the result is an image here."""
-    return not outputs or any(output.type in TO_STORE for output in outputs)
+def names_of(outputs: Sequence[Output], tags: Sequence[str]) -> list[str]:
+    """What the image is to be called: -t, and name= of outputs."""
+    given = [name for o in outputs for name in o.attributes.get("name", "").split(",") if name]
+    return list(dict.fromkeys([*tags, *given]))
+
+
+def is_archive(output: Output) -> bool:
+    """Whether it is an archive of the image."""
+    return output.type == "oci" or (output.type == "docker" and bool(output.destination))
+
+
+def is_pushed(output: Output) -> bool:
+    """Whether the image goes to its registry."""
+    return output.type == "registry" or output.attributes.get("push") == "true"
+
+
+def needs_image(outputs: Sequence[Output]) -> bool:
+    """Whether an image is made."""
+    return not outputs or any(output.type not in TREES for output in outputs)
+
+
+def stays(outputs: Sequence[Output]) -> bool:
+    """Whether the image stays here, though it may have no name."""
+    return not outputs or any(output.type in ("image", "docker") and not is_archive(output) for output in outputs)
+
+
+def write_image(engine: Engine, output: Output, image: Image, names: Sequence[str], progress: Any) -> None:
+    """An archive of the image, or the push of all its names."""
+    if is_archive(output):
+        _write_archive(engine, output, names or [image.id])
+    elif is_pushed(output):
+        # Only who pushes needs what speaks HTTP.
+        from rootless.engine.push import push
+
+        for name in names:
+            with progress() if progress else nullcontext() as shown:
+                push(engine, parse_reference(name), progress=shown)
+
+
+def _write_archive(engine: Engine, output: Output, names: Sequence[str]) -> None:
+    # Only who wants an archive needs what makes one.
+    from rootless.engine.save import save
+
+    form = "oci-archive" if output.type == "oci" else "docker-archive"
+    if output.destination == "-":
+        save(engine, names, sys.stdout.buffer.write, form=form)
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with open(output.destination, "wb") as file:
+            save(engine, names, file.write, form=form)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InvalidInput(f"cannot write {output.destination}: {error.strerror}") from error
 
 
 def write(output: Output, tree: Directory, style: WhiteoutStyle, aside: Callable[[], str]) -> None:
