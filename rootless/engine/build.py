@@ -30,7 +30,14 @@ from typing import NamedTuple
 from rootless.dockerfile.instructions import Dockerfile, Instruction, Run
 from rootless.dockerfile.parse import parse_dockerfile, parse_trigger
 from rootless.dockerfile.warning import Warning
-from rootless.engine import attachment, build_carry, build_context, build_output, network_options
+from rootless.engine import (
+    attachment,
+    build_cache_files,
+    build_carry,
+    build_context,
+    build_output,
+    network_options,
+)
 from rootless.engine.build_additions import Additions
 from rootless.engine.build_check import Checked, check, warnings_of
 from rootless.engine.build_container import Running
@@ -122,7 +129,9 @@ class _Build:
         self.engine = engine
         self.options = options
         self.teller = Teller(progress)
-        self.steps = Steps(engine, Running(), epoch=options.epoch)
+        self._export_to = build_cache_files.directories(options.cache_to, "dest")
+        imports = build_cache_files.directories(options.cache_from, "src")
+        self.steps = Steps(engine, Running(), epoch=options.epoch, imports=imports)
         self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
         self.operations = Operations(self.steps, options, self.mounts)
         self.additions = Additions(engine, self.steps.cache, self._aside)
@@ -182,6 +191,9 @@ class _Build:
         if self.options.cache_mount_to:
             with self.told("writing cache mounts"):
                 build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
+        for directory in self._export_to:
+            with self.told("exporting cache to client directory"):
+                build_cache_files.export(self.engine, self.steps.used.values(), directory)
         if not build_output.needs_image(outputs):
             return Built(None, (), self._warnings)
         if self.options.squash and len(stage.made) > 1:

@@ -12,10 +12,12 @@ why it had to be done again.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from threading import Lock
 from typing import NamedTuple
 
+from rootless.engine import build_cache_files
 from rootless.engine.build_container import Running
 from rootless.engine.build_digest import key_of
 from rootless.engine.build_progress import Cancelled, Doing
@@ -42,12 +44,17 @@ class Place(NamedTuple):
 class Steps:
     """The steps of one build."""
 
-    def __init__(self, engine: Engine, running: Running, *, epoch: int | None) -> None:
+    def __init__(self, engine: Engine, running: Running, *, epoch: int | None, imports: Sequence[str] = ()) -> None:
+        """*imports* are directories of other machines' steps (build_cache_files.py)."""
         self.engine = engine
         self.cache = BuildCache(engine.layout)
         self.running = running
         self.epoch = epoch
         self.held = ExitStack()
+        self.used: dict[str, Step] = {}
+        self._imports = imports
+        self._holding: set[ChainID] = set()
+        self._lock = Lock()
 
     def close(self) -> None:
         """Let go of the layers."""
@@ -76,7 +83,7 @@ class Steps:
         if step is None:
             doing.note(self._why(place, parts))
             with self._locked(key):
-                step = self._find(key) if place.may_find else None
+                step = self._find(key) or self._import(key, stage) if place.may_find else None
                 was_found = step is not None
                 if step is None:
                     step = self._make(key, stage, created_by, make)
@@ -84,6 +91,7 @@ class Steps:
             doing.note("cached: nothing that it depends on has changed")
             was_found = True
         self.cache.save_value(place.key, json.dumps(parts))
+        self.used[key] = step
         stage.add_layer(_made(step), created_by)
         doing.done(cached=was_found)
 
@@ -91,15 +99,34 @@ class Steps:
         step = self.cache.find(key)
         if step is None:
             return None
-        held = ExitStack()
         for chain_id in step.layers:
+            if not self._hold(chain_id):
+                self.cache.forget(key)
+                return None
+        return step
+
+    def _hold(self, chain_id: ChainID) -> bool:
+        """Whether the layer is here, held until the build ends."""
+        with self._lock:
+            if chain_id in self._holding:
+                return True
+            held = ExitStack()
             held.enter_context(self.engine.layout.lock(layer_lock(chain_id), shared=True))
             if not self.engine.layers.has(chain_id):
                 held.close()
-                self.cache.forget(key)
-                return None
-        self.held.push(held)
-        return step
+                return False
+            self.held.push(held)
+            self._holding.add(chain_id)
+            return True
+
+    def _import(self, key: str, stage: Stage) -> Step | None:
+        """The step from elsewhere, remembered here from now on."""
+        for directory in self._imports:
+            step = build_cache_files.find(self.engine, key, stage.layers, directory, self.held)
+            if step:
+                self.cache.save(step)
+                return step
+        return None
 
     def _make(self, key: str, stage: Stage, created_by: str, make: Callable[[], str | None]) -> Step:
         staged = make()

@@ -71,7 +71,7 @@ class BuildCache:
         """The step of that key, if it was done and is remembered; it counts as used then."""
         path = self._path("steps", f"{key}.json")
         try:
-            step = _step(key, load_record(path))
+            step = step_of(key, load_record(path))
         except (FileNotFoundError, CorruptData, KeyError, TypeError):
             return None
         with suppress(OSError):
@@ -81,9 +81,7 @@ class BuildCache:
     def save(self, step: Step) -> None:
         """Remember a step, whose layers are all there."""
         self._make("steps")
-        record = step._asdict()
-        del record["key"]
-        save_record(self._path("steps", f"{step.key}.json"), record, durable=False)
+        save_record(self._path("steps", f"{step.key}.json"), step_record(step), durable=False)
 
     def forget(self, key: str) -> None:
         """No longer."""
@@ -98,7 +96,7 @@ class BuildCache:
             if not dot:
                 continue
             try:
-                yield _step(key, load_record(path)), os.stat(path).st_mtime
+                yield step_of(key, load_record(path)), os.stat(path).st_mtime
             except FileNotFoundError:
                 continue
             except (CorruptData, KeyError, TypeError):
@@ -215,7 +213,21 @@ class BuildCache:
             return False
 
 
-def _step(key: str, record: Mapping[str, Any]) -> Step:
+def step_of(key: str, record: Mapping[str, Any]) -> Step:
+    """A step from its record. Raises KeyError and TypeError for what is none."""
     fields = {**record, "key": key}
     layers: Iterable[ChainID] = fields.pop("layers")
-    return Step(layers=tuple(layers), **fields)
+    step = Step(layers=tuple(layers), **fields)
+    texts = (step.description, step.created, step.chain_id or "", step.diff_id or "", *step.layers)
+    if not all(isinstance(text, str) for text in texts) or not all(
+        isinstance(n, int) for n in (step.length, step.size)
+    ):
+        raise TypeError("a step with other fields")
+    return step
+
+
+def step_record(step: Step) -> dict[str, Any]:
+    """The record of a step, which is kept under its key."""
+    record = step._asdict()
+    del record["key"]
+    return record

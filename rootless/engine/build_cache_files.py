@@ -1,0 +1,118 @@
+"""--cache-to and --cache-from, type=local: steps and their layers in a directory, for another machine to find.
+
+    DIR/steps/KEY.json     a step, as in the store (store/build_cache.py)
+    DIR/blobs/sha256/HEX   the archive of its layer, uncompressed; HEX is its diff_id
+
+What a directory holds may come from anywhere. A step of it counts for a key that this build has computed, above the
+very layers that the build has; its layer is unpacked as others are, archived anew, and has to be what it is called.
+Whether the steps were done honestly nobody can tell: who imports a cache trusts its author, as with BuildKit.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+
+from rootless.engine.build_options import CacheEntry
+from rootless.engine.context import Engine
+from rootless.engine.layer_blob import write_tar
+from rootless.engine.layer_new import adopt
+from rootless.errors import CorruptData, HostUnsupported, InvalidInput
+from rootless.spec.digest import ChainID, parse_digest
+from rootless.store.build_cache import Step, step_of, step_record
+from rootless.store.layer_stream import LayerStream
+from rootless.store.layout import load_record, save_record
+from rootless.store.recorded import write_recorded
+from rootless.store.settle import settle_implicit
+from rootless.store.unpack import Ids, unpack_layer
+
+_ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def directories(entries: Sequence[CacheEntry], *names: str) -> list[str]:
+    """The directories of --cache-from or --cache-to. Raises HostUnsupported, InvalidInput."""
+    found = []
+    for entry in entries:
+        if entry.type != "local":
+            raise HostUnsupported(
+                f"a build cache of type {entry.type} is not there",
+                hint="type=local,dest=DIR and type=local,src=DIR keep it in a directory",
+            )
+        path = next((entry.attributes[name] for name in names if entry.attributes.get(name)), "")
+        if not path:
+            raise InvalidInput(f"a build cache of type local needs {names[0]}=DIR")
+        found.append(os.path.abspath(path))
+    return found
+
+
+def export(engine: Engine, steps: Iterable[Step], directory: str) -> None:
+    """Write *steps* and their layers to *directory*. Raises InvalidInput."""
+    try:
+        for kind in ("steps", "blobs/sha256"):
+            os.makedirs(os.path.join(directory, kind), exist_ok=True)
+        for step in steps:
+            if step.chain_id and step.diff_id:
+                _write_blob(engine, step.chain_id, os.path.join(directory, "blobs/sha256", step.diff_id[7:]))
+            save_record(os.path.join(directory, "steps", f"{step.key}.json"), step_record(step), durable=False)
+    except OSError as error:
+        raise InvalidInput(f"cannot write to {error.filename or directory}: {error.strerror}") from error
+
+
+def _write_blob(engine: Engine, chain_id: ChainID, path: str) -> None:
+    if os.path.exists(path):
+        return
+    with open(f"{path}.new", "wb") as file:
+        write_tar(engine, chain_id, file.write)
+    os.rename(f"{path}.new", path)
+
+
+def find(engine: Engine, key: str, layers: Sequence[ChainID], directory: str, held: ExitStack) -> Step | None:
+    """The step of that key above *layers*, with its layer in the store; None where *directory* does not have it.
+
+    Raises CorruptData for a layer that is not what the step says.
+    """
+    try:
+        step = step_of(key, load_record(os.path.join(directory, "steps", f"{key}.json")))
+    except (OSError, CorruptData, KeyError, TypeError):
+        return None
+    if step.chain_id is None:
+        return step if step.layers == tuple(layers) else None
+    if step.layers != (*layers, step.chain_id) or not step.diff_id:
+        return None
+    hexadecimal = parse_digest(step.diff_id, "layer of the build cache").partition(":")[2]
+    _make(engine, step, os.path.join(directory, "blobs/sha256", hexadecimal), layers, held)
+    return step
+
+
+def _make(engine: Engine, step: Step, path: str, layers: Sequence[ChainID], held: ExitStack) -> None:
+    staged = engine.layers.stage()
+    try:
+        _unpack(path, staged, engine, layers)
+    except OSError as error:
+        engine.layers.abandon(staged)
+        raise CorruptData(f"cannot read {path} of the build cache: {error.strerror}") from error
+    except BaseException:
+        engine.layers.abandon(staged)
+        raise
+    layer = adopt(engine, layers[-1] if layers else None, staged, held=held)
+    if layer.chain_id != step.chain_id:
+        raise CorruptData(f"{path} of the build cache is not the layer {step.chain_id}")
+
+
+def _unpack(path: str, staged: str, engine: Engine, layers: Sequence[ChainID]) -> None:
+    with ExitStack() as opened:
+
+        def open_directory(directory: str) -> int:
+            fd = os.open(directory, _ENTER)
+            opened.callback(os.close, fd)
+            return fd
+
+        style = engine.whiteout_style
+        target_fd = open_directory(os.path.join(staged, "diff"))
+        source_fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        opened.callback(os.close, source_fd)
+        stream = opened.enter_context(LayerStream(source_fd))
+        unpacked = unpack_layer(stream, target_fd, whiteouts=style, ids=Ids.present())
+        lowers = [open_directory(engine.layers.diff(chain_id)) for chain_id in reversed(layers)]
+        settle_implicit(target_fd, unpacked.implicit, lowers, whiteouts=style, marked=unpacked.marked)
+    if unpacked.recorded:
+        write_recorded(staged, unpacked.recorded)
