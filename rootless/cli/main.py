@@ -157,7 +157,13 @@ def _prepare(target: str, words: list[str]) -> "Prepared | None":
         return None
     from rootless.runtime.prepared import begin  # has the namespaces
 
-    return begin(_PREPARED[target])
+    prepared = begin(_PREPARED[target])
+    if prepared is not None and target == "run:run":
+        from rootless.engine.network_start import begin_early
+        from rootless.linux.directories import runtime_directory
+
+        prepared.networks = begin_early(words, runtime_directory())
+    return prepared
 
 
 def _check_settings(settings: Settings) -> None:

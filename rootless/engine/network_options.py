@@ -92,10 +92,10 @@ def warn(options: ContainerOptions) -> None:
         raise InvalidInput(f"--egress cannot hold with --network {mode}: it is slirp that watches over it")
 
 
-def foresee(engine: Engine, options: ContainerOptions) -> bool:
+def foresee(engine: Engine, options: ContainerOptions, *, begun: bool = False) -> bool:
     """Have slirp started meanwhile, if a container with these options needs it; whether it was not there.
 
-    Raises what check does, NotFound.
+    With *begun* that has happened already. Raises what check does, NotFound.
     """
     check(options)
     mode = network_mode(options)
@@ -103,7 +103,7 @@ def foresee(engine: Engine, options: ContainerOptions) -> bool:
         return False
     for name in (mode, *(option.name for option in options.networks[1:])):
         networks.find(engine, name)
-    return networks.begin_early(engine)
+    return begun or networks.begin_early(engine)
 
 
 def fields(options: ContainerOptions, exposed: Iterable[str]) -> Record:

@@ -8,13 +8,12 @@ for.
 import os
 from typing import Any
 
-from rootless.engine.configuration import load_configuration
+from rootless.engine import network_start
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id
 from rootless.errors import NotFound
 from rootless.network import slirp
 from rootless.network.slirp import Connection
-from rootless.runtime import sealed
 from rootless.runtime.jsonlog import now
 from rootless.store.networks import BRIDGE, Network
 
@@ -54,7 +53,7 @@ def begin(engine: Engine, op: str, *, directory: str = "", **fields: Any) -> tup
     *directory*: to one of its own, which serves nobody else.
     """
     engine.enter_namespace()
-    return slirp.begin(directory or engine.session, _command(), _seal, op, **fields)
+    return slirp.begin(directory or engine.session, network_start.command(), network_start.seal, op, **fields)
 
 
 def begin_early(engine: Engine) -> bool:
@@ -67,24 +66,10 @@ def begin_early(engine: Engine) -> bool:
         connection.close()
         return False
     engine.enter_namespace()
-    if os.fork() == 0:
-        try:
-            slirp.ensure(engine.session, _command(), _seal)
-        finally:
-            os._exit(0)
+    network_start.begin(engine.session)
     return True
-
-
-def _command() -> list[str]:
-    return [*sealed.command("slirp.__main__"), "--path", load_configuration().network_tcp]
 
 
 def running(engine: Engine) -> Connection | None:
     """A connection to slirp if it is there."""
     return slirp.connect(engine.session)
-
-
-def _seal() -> None:
-    """It never enters a container's file system, but a container that shares the machine's processes sees it."""
-    if sealed.is_users():
-        sealed.seal()

@@ -38,7 +38,7 @@ def run(
     if options.terminal and options.interactive and not options.detach and not sys.stdin.isatty():
         raise InvalidInput("the input device is not a TTY", hint="leave -t out to use pipes")
     engine.enter_namespace()
-    if network_options.foresee(engine, options):
+    if network_options.foresee(engine, options, begun=prepared is not None and prepared.networks):
         attachment.repair(engine)
     with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)

@@ -162,7 +162,10 @@ def begin(
     `Connection.request` raises.
     """
     for _ in range(_TRIES):
-        connection = connect(run_dir) or _start_locked(run_dir, argv, before)
+        try:
+            connection = connect(run_dir) or _start_locked(run_dir, argv, before)
+        except Gone:
+            continue
         try:
             return connection, connection.request(op, **fields)
         except Gone:
@@ -187,7 +190,7 @@ def _start_locked(run_dir: str, argv: Sequence[str], before: Callable[[], None] 
             _start(run_dir, argv, before)
             connection = connect(run_dir)
     if connection is None:
-        raise HostUnsupported("slirp, the process of the networks, does not listen", hint=_hint(run_dir))
+        raise Gone("slirp, the process of the networks, has ended as soon as it had started", hint=_hint(run_dir))
     return connection
 
 

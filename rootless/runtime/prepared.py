@@ -16,10 +16,11 @@ _BY_VERB = {"run": MONITOR, "start": MONITOR, "exec": EXEC}
 class Prepared:
     """The helper, from the side of who began it."""
 
-    __slots__ = ("channel", "module", "pid")
+    __slots__ = ("channel", "module", "networks", "pid")
 
     def __init__(self, module: str, *, afresh: bool = False) -> None:
         self.module = module
+        self.networks = False  # whether slirp, which was not there, has been begun as well
         self.channel, theirs = channel.pair()
         self.pid = sealed.spawn(module, theirs.fileno(), afresh=afresh)
         theirs.close()
