@@ -3,7 +3,7 @@
 import os
 import sys
 from contextlib import ExitStack
-from typing import BinaryIO
+from io import FileIO
 
 from rootless.cli import streams
 from rootless.cli.command import NO_ARGUMENTS, Options, command, flag, text
@@ -40,17 +40,17 @@ def load(options: LoadOptions) -> None:
         raise InvalidInput("requested load from stdin, but stdin is empty", hint="say -i FILE, or pipe an archive in")
     platform = options.platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     with ExitStack() as stack:
-        source = sys.stdin.buffer
-        if options.input:
-            try:
-                source = stack.enter_context(open(options.input, "rb"))
-            except OSError as error:
-                raise InvalidInput(f"open {options.input}: {error.strerror}") from error
+        # Without a buffer: what has come is taken at once, and not only when there is more.
+        try:
+            where = options.input or sys.stdin.fileno()
+            source = stack.enter_context(open(where, "rb", buffering=0, closefd=bool(options.input)))
+        except OSError as error:
+            raise InvalidInput(f"open {options.input}: {error.strerror}") from error
         loaded = _load(options, source, platform)
     streams.write("".join(_told(one) for one in loaded))
 
 
-def _load(options: LoadOptions, source: BinaryIO, platform: str) -> list[Loaded]:
+def _load(options: LoadOptions, source: FileIO, platform: str) -> list[Loaded]:
     # On a terminal alone: what a script reads is the names.
     shown = streams.is_tty(sys.stdout) and not options.quiet
     with Progress(quiet=not shown) as progress:

@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
 from rootless.engine.layer_making import (
@@ -82,7 +82,7 @@ class _Found(NamedTuple):
     tags: tuple[Reference, ...]
 
 
-def load(engine: Engine, source: BinaryIO, *, platform: str = "", progress: Progress | None = None) -> Iterator[Loaded]:
+def load(engine: Engine, source: Readable, *, platform: str = "", progress: Progress | None = None) -> Iterator[Loaded]:
     """Have all images of the archive *source*, one after the other. Raises CorruptData, InvalidInput, NotFound."""
     engine.enter_namespace()
     with suppress(OSError):  # rm and prune tell what stands in the way
@@ -91,7 +91,7 @@ def load(engine: Engine, source: BinaryIO, *, platform: str = "", progress: Prog
     os.mkdir(directory, 0o700)
     try:
         archive = ImageArchive(directory)
-        archive.read_all(cast(Readable, source))
+        archive.read_all(source)
         wanted = parse_platform(platform) if platform else None
         for found in _images(archive, wanted):
             yield _load_one(engine, found, progress or Silent())
@@ -302,9 +302,8 @@ def _keep(engine: Engine, found: _Found, layer: Layer) -> None:
     finally:
         os.close(fd)
     with suppress(FileExistsError):
-        os.link(
-            staged.path, target, follow_symlinks=False
-        )  # the file stays in the archive: other images may have the layer, too
+        # The file stays in the archive: other images may have the layer, too.
+        os.link(staged.path, target, follow_symlinks=False)
     files.fsync_directory(os.path.dirname(target))
 
 

@@ -212,7 +212,7 @@ def test_a_load_that_is_killed_leaves_nothing_that_stays(
     image: Image, source: Installation, rootless: Installation
 ) -> None:
     data = saved(source, image("whiteouts"))
-    rootless.run("images")
+    load(rootless, saved(source, image("docker-busybox")))
     trash = rootless.data / "rootless/trash"
     with rootless.no_leaks(killed=True), rootless.start("load") as running:
         assert running.stdin is not None
