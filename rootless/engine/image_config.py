@@ -2,10 +2,8 @@
 
 from typing import Any
 
-from rootless.engine.create import health_record, stop_signal
-from rootless.engine.options import ContainerOptions, HealthOption
 from rootless.spec.image import ImageConfig
-from rootless.spec.signals import signal_name
+from rootless.spec.signals import parse_signal, signal_name
 from rootless.store.containers import Record
 
 _TERM = "TERM=xterm"  # which a terminal adds, and nobody asked for
@@ -35,11 +33,21 @@ def config_of_container(record: Record, base: ImageConfig) -> dict[str, Any]:
     }
     for member, value in members.items():
         _set(config, member, value)
-    if record["stop_signal"] != stop_signal(ContainerOptions(""), base.config):
+    if record["stop_signal"] != parse_signal(base.config.stop_signal or "SIGTERM"):
         config["StopSignal"] = signal_name(record["stop_signal"])
-    if record["health"] != health_record(HealthOption(), base.config.healthcheck):
+    if record["health"] != _health_of(base):
         config["Healthcheck"] = _health(record["health"])
     return config
+
+
+def _health_of(base: ImageConfig) -> Record | None:
+    """What a container of the image has where no option says anything."""
+    if base.config.healthcheck is None:
+        return None
+    from rootless.engine.create import health_record  # with all that makes containers, for images with a check alone
+    from rootless.engine.options import HealthOption
+
+    return health_record(HealthOption(), base.config.healthcheck)
 
 
 def _set(config: dict[str, Any], member: str, value: Any) -> None:

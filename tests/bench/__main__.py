@@ -1,9 +1,9 @@
 """The bars: rootless against podman, same image, same machine, same run.
 
-    python -m tests.bench [NAME...]      run, exec, ps, pull, many; of images (images.py) push, save; of the networks
-                                         (network.py) outward, inward, ports, pair, short, udp, start, memory;
-                                         union, the union file system against fuse-overlayfs (union.py); all of
-                                         them without a name
+    python -m tests.bench [NAME...]      run, exec, ps, pull, many; of images (images.py, layers.py) push, save, commit;
+                                         of the networks (network.py) outward, inward, ports, pair, short, udp, start,
+                                         memory; union, the union file system against fuse-overlayfs (union.py); all
+                                         of them without a name
 
 Stores lie on /dev/shm, so that the disk is not what is measured. Ends with status 1 where a bar is missed.
 """
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.images import ImagesBench
+from tests.bench.layers import LayerBench
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
 from tests.bench.network import NetworkBench
 from tests.bench.union import UnionBench
@@ -172,9 +173,10 @@ def of_containers(stack: contextlib.ExitStack) -> Actions:
     for installed in (ours.run, podman.run):
         for name in ("busybox", "tools"):
             installed("pull", "-q", images[name])
-    benches: tuple[Bench | ImagesBench | NetworkBench, ...] = (
+    benches: tuple[Bench | ImagesBench | LayerBench | NetworkBench, ...] = (
         Bench(ours, podman, images),
         ImagesBench(ours, podman, images, base),
+        LayerBench(ours, podman, images),
         NetworkBench(ours, podman, images),
     )
     return {name: getattr(bench, name) for bench in benches for name in bench.NAMES}

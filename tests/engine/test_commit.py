@@ -196,3 +196,17 @@ def test_an_instruction_changes_the_config(change: str, expected: dict[str, Any]
 def test_what_is_no_instruction_is_refused(change: str) -> None:
     with pytest.raises(InvalidInput):
         apply_changes({}, [change])
+
+
+def test_checks_of_health_and_the_end_of_a_terminal_go_into_the_config_as_they_were_asked_for(
+    box: Box, committed: Any
+) -> None:
+    asked = ("--health-cmd", "true", "--health-interval", "7s", "--health-retries", "2", "-t")
+    one = committed(made(box, "true", *asked))
+    found = config(box, one)["Config"]
+    assert (found["Healthcheck"]["Test"], found["Healthcheck"]["Interval"]) == (["CMD-SHELL", "true"], 7_000_000_000)
+    assert "TERM=xterm" not in found["Env"]
+    without = box("create", "--no-healthcheck", one).stdout.strip()
+    two = box("commit", without).stdout.strip()
+    assert config(box, two)["Config"]["Healthcheck"] == {"Test": ["NONE"]}
+    box("rmi", "-f", two)
