@@ -5,6 +5,7 @@ import stat
 from collections.abc import Iterator, Sequence
 
 from rootless.engine.context import Engine
+from rootless.engine.settle import settle
 from rootless.store import marks
 from rootless.store.containers import Record
 from rootless.store.marks import WhiteoutStyle
@@ -19,6 +20,7 @@ def diff(engine: Engine, container_id: str) -> list[tuple[str, str]]:
     """(kind, path) of every change, by path. Mount points that were only made for a mount are left out."""
     engine.enter_namespace()
     record = engine.containers.load(container_id)
+    settle(engine, container_id)
     mounted = {m["destination"] for m in record["mounts"]} | _MADE_FOR_MOUNTS
     changes = [
         change
