@@ -64,7 +64,7 @@ def make_image(
     config = _config(document, [*diff_ids, *(layer.diff_id for layer in layers)])
     config_digest = digest_of(config)
     manifest = _manifest(
-        config, [*(_as_oci(descriptor) for descriptor in below), *map(_descriptor, layers)], annotations
+        config, [*(as_oci(descriptor) for descriptor in below), *map(_descriptor, layers)], annotations
     )
     with ExitStack() as held:
         _hold(engine, base, layers, held)
@@ -125,7 +125,20 @@ def _descriptor(layer: NewLayer) -> Descriptor:
     return Descriptor(layer.media_type, Digest(layer.diff_id), layer.length)
 
 
-def _as_oci(layer: Descriptor) -> Descriptor:
+def replace_layers(manifest: bytes, media_type: str, layers: Sequence[Descriptor]) -> tuple[bytes, str]:
+    """*manifest* with other blobs for its layers, as OCI's; and its media type. As it is, where they are the same."""
+    document: dict[str, Any] = json.loads(manifest)
+    if [layer.digest for layer in layers] == [entry["digest"] for entry in document["layers"]]:
+        return manifest, media_type
+    document["mediaType"] = OCI_MANIFEST
+    document["config"] = {**document["config"], "mediaType": OCI_CONFIG}
+    for entry, layer in zip(document["layers"], map(as_oci, layers), strict=True):
+        entry.update({"mediaType": layer.media_type, "digest": layer.digest, "size": layer.size})
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), OCI_MANIFEST
+
+
+def as_oci(layer: Descriptor) -> Descriptor:
+    """*layer* with OCI's media type for what Docker calls otherwise."""
     return layer._replace(media_type=_AS_OCI.get(layer.media_type, layer.media_type))
 
 

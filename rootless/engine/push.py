@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
-from rootless.engine.image_new import layer_descriptors
+from rootless.engine.image_new import layer_descriptors, replace_layers
 from rootless.engine.images import check_platform, image_lock
 from rootless.engine.layer_blob import compressed, has_blob
 from rootless.engine.layer_making import Progress, Silent
@@ -38,7 +38,6 @@ from rootless.spec.image import (
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
     OCI_INDEX,
-    OCI_MANIFEST,
     Descriptor,
 )
 from rootless.spec.reference import Reference, parse_reference
@@ -175,7 +174,7 @@ def _push_one(
         shown.line(f"The push refers to repository [{reference.name}]")
         job = _Job(engine, pusher, reference, image, compression, shown)
         blobs = job.run(layers, config)
-    data, media_type = _pushed_manifest(manifest, image.manifest["media_type"], layers, blobs)
+    data, media_type = replace_layers(manifest, image.manifest["media_type"], blobs)
     digest = pusher.push_manifest(reference, data, media_type)
     _remember(engine, image, f"{reference.name}@{digest}")
     return Pushed(reference, digest, len(data), media_type)
@@ -329,20 +328,6 @@ class _Pool(ThreadPoolExecutor):
             self._pusher.cancel()
             self.shutdown(wait=True, cancel_futures=True)
         super().__exit__(kind, error, trace)
-
-
-def _pushed_manifest(
-    manifest: bytes, media_type: str, layers: Sequence[_Layer], blobs: Sequence[Descriptor]
-) -> tuple[bytes, str]:
-    """The manifest to push, and its type: as it is here, unless it speaks of layers that have become others."""
-    if all(blob.digest == layer.blob.digest for blob, layer in zip(blobs, layers, strict=True)):
-        return manifest, media_type
-    document: dict[str, Any] = json.loads(manifest)
-    document["mediaType"] = OCI_MANIFEST
-    document["config"] = {**document["config"], "mediaType": OCI_CONFIG}
-    for entry, blob in zip(document["layers"], blobs, strict=True):
-        entry.update({"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size})
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), OCI_MANIFEST
 
 
 def _remember(engine: Engine, image: Image, name: str) -> None:

@@ -14,12 +14,12 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
-from rootless.engine.image_new import layer_descriptors
+from rootless.engine.image_new import layer_descriptors, replace_layers
 from rootless.engine.images import check_platform, find_image, find_name, image_lock
-from rootless.engine.layer_blob import write_tar
+from rootless.engine.layer_blob import compressed, write_tar
 from rootless.errors import CorruptData, InvalidInput
-from rootless.spec.digest import ChainID, Digest
-from rootless.spec.image import OCI_INDEX, Descriptor
+from rootless.spec.digest import ChainID, Digest, digest_of
+from rootless.spec.image import MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, OCI_INDEX, Descriptor, layer_compression
 from rootless.spec.reference import Reference, parse_reference
 from rootless.store.image_archive import blob_name
 from rootless.store.images import Image
@@ -46,6 +46,14 @@ class _Saved(NamedTuple):
 
     image: Image
     tags: list[Reference]
+
+
+class _Opened(NamedTuple):
+    """An image whose parts are open: its manifest as it goes out, and what stands for its layers there."""
+
+    image: Image
+    tags: list[Reference]
+    manifest: Descriptor
     layers: tuple[Descriptor, ...]
 
 
@@ -64,13 +72,12 @@ def save(
             image, tags = _find(engine, name)
             check_platform(engine, image, name, platform)
             for tagged, reference in tags or [(image, None)]:
-                known = images.setdefault(tagged.id, _Saved(tagged, [], layer_descriptors(engine, tagged)))
+                known = images.setdefault(tagged.id, _Saved(tagged, []))
                 if reference and reference not in known.tags:
                     known.tags.append(reference)
         blobs: dict[str, _Blob] = {}
-        for saved in images.values():
-            _collect(engine, saved, blobs, held)
-        _write_archive(engine, list(images.values()), blobs, write, form)
+        opened = [_open(engine, saved, blobs, held) for saved in images.values()]
+        _write_archive(engine, opened, blobs, write, form)
 
 
 def _find(engine: Engine, name: str) -> tuple[Image, list[tuple[Image, Reference | None]]]:
@@ -94,37 +101,54 @@ def _repository(name: str) -> Reference | None:
     return None if reference.tag or reference.digest else reference
 
 
-def _collect(engine: Engine, saved: _Saved, blobs: dict[str, _Blob], held: ExitStack) -> None:
-    """Open all that the image consists of; nothing of it can vanish until *held* is left."""
+def _open(engine: Engine, saved: _Saved, blobs: dict[str, _Blob], held: ExitStack) -> _Opened:
+    """Add all that the image consists of to *blobs*; nothing of it can vanish until *held* is left."""
     image = saved.image
     with engine.layout.lock(image_lock(image.id), shared=True):
         engine.images.load(image.id)
-        for digest in (image.id, Digest(image.manifest["digest"])):
-            data = engine.blobs.read(digest, 4 << 20)
-            blobs[blob_name(digest)] = _Blob(len(data), data=data)
-        for place, descriptor in enumerate(saved.layers):
-            if blob_name(descriptor.digest) not in blobs:
-                blobs[blob_name(descriptor.digest)] = _layer_blob(engine, image, place, descriptor, held)
+        config = engine.blobs.read(image.id, MAX_CONFIG_SIZE)
+        manifest = engine.blobs.read(Digest(image.manifest["digest"]), MAX_MANIFEST_SIZE)
+        layers = []
+        for place, descriptor in enumerate(layer_descriptors(engine, image)):
+            layer, blob = _open_layer(engine, image, place, descriptor, held)
+            layers.append(layer)
+            blobs.setdefault(blob_name(layer.digest), blob)
+    data, media_type = replace_layers(manifest, image.manifest["media_type"], layers)
+    for document in (config, data):
+        blobs[blob_name(digest_of(document))] = _Blob(len(document), data=document)
+    return _Opened(image, saved.tags, Descriptor(media_type, digest_of(data), len(data)), tuple(layers))
 
 
-def _layer_blob(engine: Engine, image: Image, place: int, descriptor: Descriptor, held: ExitStack) -> _Blob:
+def _open_layer(
+    engine: Engine, image: Image, place: int, descriptor: Descriptor, held: ExitStack
+) -> tuple[Descriptor, _Blob]:
+    """The blob of a layer, and what stands for it in the manifest."""
     try:
         fd = os.open(engine.blobs.path(descriptor.digest), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        if str(descriptor.digest) != engine.images.config(image).diff_ids[place]:
-            raise CorruptData(
-                f"blob {descriptor.digest} of image {image.id} is missing from the store",
-                hint="remove the image and pull it again",
-            ) from None
         engine.enter_namespace()
         lock = f"layer.{image.layers[place].partition(':')[2]}"
         held.enter_context(engine.layout.lock(lock, shared=True))
-        return _Blob(descriptor.size, layer=image.layers[place])
+        if str(descriptor.digest) == engine.images.config(image).diff_ids[place]:
+            return descriptor, _Blob(descriptor.size, layer=image.layers[place])
+        return _compress(engine, image, place, descriptor, held)
     held.callback(os.close, fd)
-    return _Blob(descriptor.size, fd=fd)
+    return descriptor, _Blob(descriptor.size, fd=fd)
 
 
-def _write_archive(engine: Engine, images: list[_Saved], blobs: dict[str, _Blob], write: Write, form: str) -> None:
+def _compress(
+    engine: Engine, image: Image, place: int, descriptor: Descriptor, held: ExitStack
+) -> tuple[Descriptor, _Blob]:
+    """A compressed blob of a layer that was here before an image came that has it compressed, or was made here."""
+    path = engine.layout.aside()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    held.callback(os.close, fd)
+    os.unlink(path)
+    made = compressed(engine, image, place, layer_compression(descriptor.media_type), fd)
+    return (descriptor if made.digest == descriptor.digest else made), _Blob(made.size, fd=fd)
+
+
+def _write_archive(engine: Engine, images: list[_Opened], blobs: dict[str, _Blob], write: Write, form: str) -> None:
     documents = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images)}
     if form == "docker-archive":
         documents["manifest.json"] = _docker_manifest(images)
@@ -176,17 +200,17 @@ def _damaged(name: str) -> CorruptData:
     return CorruptData(f"{name} in the store is damaged", hint="remove the image, and pull or make it again")
 
 
-def _index(images: list[_Saved]) -> bytes:
+def _index(images: list[_Opened]) -> bytes:
     entries = []
     for saved in images:
-        manifest = saved.image.manifest
-        entry = {"mediaType": manifest["media_type"], "digest": manifest["digest"], "size": manifest["size"]}
+        manifest = saved.manifest
+        entry = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
         names: list[dict[str, Any]] = [{_NAME: str(tag), _REF_NAME: tag.tag} for tag in saved.tags]
         entries += [{**entry, "annotations": annotations} for annotations in names] or [entry]
     return _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
 
 
-def _docker_manifest(images: list[_Saved]) -> bytes:
+def _docker_manifest(images: list[_Opened]) -> bytes:
     return _json(
         [
             {
@@ -199,7 +223,7 @@ def _docker_manifest(images: list[_Saved]) -> bytes:
     )
 
 
-def _repositories(images: list[_Saved]) -> bytes:
+def _repositories(images: list[_Opened]) -> bytes:
     """Repository, tag, and the topmost layer: what was there before manifest.json."""
     found: dict[str, dict[str, str]] = {}
     for saved in images:
