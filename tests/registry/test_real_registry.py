@@ -1,18 +1,23 @@
 """Against docker-registry itself, plain and with TLS and a password."""
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from rootless.errors import NotFound, RegistryFailure, Unauthorized
 from rootless.registry.client import Client
-from rootless.registry.config import HostConfig
+from rootless.registry.config import HostConfig, RegistryConfig
 from rootless.registry.credentials import Credentials
+from rootless.registry.push import Pusher
 from rootless.registry.resolve import resolve_image
+from rootless.registry.uploads import Read, Upload
 from rootless.spec.digest import digest_of
-from rootless.spec.image import Descriptor, layers_with_diff_ids, parse_image_config
+from rootless.spec.image import OCI_MANIFEST, Descriptor, layers_with_diff_ids, parse_image_config
 from rootless.spec.platform import host_platform
 from rootless.spec.reference import parse_reference
+from tests.registry.conftest import HASTE
 from tests.support.account import wait_until
 from tests.support.fault_registry import MemorySink
 from tests.support.layout import Layout, directory, file, push
@@ -87,3 +92,33 @@ def test_what_is_not_there_is_not_found(layout: Layout, registry: Registry, clie
     missing = resolved.manifest.layers[0]._replace(digest=digest_of(b"nowhere"))
     with pytest.raises(NotFound, match=r"blob sha256:[0-9a-f]* of client/plain not found: blob unknown to registry"):
         client.fetch_blob(reference, missing, MemorySink())
+
+
+def reading(data: bytes) -> Read:
+    return lambda start, count: data[start : start + count]
+
+
+@pytest.mark.parametrize("pieces", [False, True], ids=["at once", "in pieces"])
+def test_blobs_and_a_manifest_arrive_in_a_real_registry(
+    pieces: bool, registry: Registry, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin(*arguments: Any) -> Upload:
+        upload = Upload(*arguments)
+        if pieces:
+            upload.shrink()  # as after a 413
+        return upload
+
+    monkeypatch.setattr("rootless.registry.push.Upload", begin)
+    data = [bytes([number]) * 3_000_000 for number in (1, 2)] if pieces else [b"small", b"3" * 3_000_000]
+    name = parse_reference(f"{registry.host}/pushed/{'pieces' if pieces else 'whole'}:1")
+    blobs = [Descriptor("application/vnd.oci.image.layer.v1.tar", digest_of(one), len(one)) for one in data]
+    with Pusher(RegistryConfig(), Credentials(), HASTE) as pusher:
+        for one, blob in zip(data, blobs, strict=True):
+            assert pusher.push_blob(name, blob, reading(one)).text == "Pushed"
+            assert pusher.has_blob(name, blob)
+        other = name._replace(path="pushed/other")
+        assert pusher.find_blob(other, blobs[1], [name.path]) == (f"Mounted from {name.path}", 0)
+        config, *layers = [{"mediaType": b.media_type, "digest": b.digest, "size": b.size} for b in blobs]
+        manifest = json.dumps({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers})
+        digest = pusher.push_manifest(name, manifest.encode(), OCI_MANIFEST)
+    assert client.resolve(name).digest == digest
