@@ -1,6 +1,7 @@
 """cp: Docker's rules, ownership, what may not be written, and containers that plant traps."""
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from rootless.engine.cp_paths import Place, Placement, absolute, check_places, parse_place, place
 from rootless.errors import InvalidInput, NotFound
 from tests.support.account import wait_until
-from tests.support.canary import Canary
+from tests.support.canary import SECRET, Canary
 from tests.support.containers import Box
 from tests.support.evil_tar import HARD_LINK, SYMLINK, archive, entry
 
@@ -282,6 +283,15 @@ def test_copying_leaves_nothing_behind_even_if_it_is_killed(box: Box, here: Path
     box("start", "still")
 
 
+@pytest.mark.kernel
+def test_a_terminal_shows_how_far_it_is_and_gets_no_archive(box: Box, container: str, here: Path) -> None:
+    with box.terminal("cp", "cp:/bin/busybox", str(here)) as terminal:
+        terminal.expect("Copying from container - ")
+        terminal.expect("Successfully copied ")
+    with box.terminal("cp", "cp:/bin/busybox", "-") as terminal:
+        terminal.expect("cowardly refusing to write an archive to a terminal")
+
+
 # --- traps
 
 
@@ -307,18 +317,35 @@ def test_links_of_a_container_lead_nowhere_outside(box: Box, here: Path) -> None
     shutil.rmtree(here / "victim")
 
 
-@pytest.mark.kernel
-def test_a_container_that_swaps_directories_for_links_gains_nothing(box: Box, here: Path) -> None:  # X09
+@pytest.fixture
+def racer(box: Box, here: Path) -> Iterator[Canary]:
+    """A container, `racer`, that goes on swapping a directory for a link to the canary's."""
     canary = Canary(here / "victim")
-    swap = "while :; do mv /d/t /d/u; ln -s VICTIM /d/t; rm /d/t; mv /d/u /d/t; done"
-    script = f"mkdir -p /d/t; echo inside > /d/t/secret; echo ready; {swap.replace('VICTIM', str(here / 'victim'))}"
+    swap = f"while :; do mv /d/t /d/u; ln -s {here / 'victim'} /d/t; rm /d/t; mv /d/u /d/t; done"
+    script = f"mkdir -p /d/t; echo inside > /d/t/passwd; echo ready; {swap}"
     assert box.says(box.detached(script, "--name", "racer"), "ready")
+    yield canary
+    assert canary.changes() == []
+    shutil.rmtree(here / "victim")
+
+
+@pytest.mark.kernel
+def test_a_container_that_swaps_directories_for_links_gains_nothing(box: Box, here: Path, racer: Canary) -> None:  # X09
     (here / "src").mkdir()
-    (here / "src/secret").write_text("planted")
+    (here / "src/passwd").write_text("planted")
     for number in range(5):
         box("cp", "-q", f"{here}/src/.", "racer:/d/t", check=False)
         box("cp", "-q", "racer:/d", str(here / f"out{number}"), check=False)
-        for path in (here / f"out{number}").rglob("secret"):
-            assert path.is_symlink() or path.parent.is_symlink() or path.read_text() in ("inside\n", "planted")
-    assert canary.changes() == []
-    shutil.rmtree(here / "victim")
+        for path in (here / f"out{number}").rglob("passwd"):
+            assert path.parent.is_symlink() or path.read_text() in ("inside\n", "planted")
+
+
+@pytest.mark.kernel
+def test_nothing_from_outside_is_exported_or_committed(box: Box, racer: Canary) -> None:  # T20
+    for _ in range(4):
+        assert SECRET not in box.installed.run_bytes("export", "racer", check=False).stdout
+        committed = box("commit", "--no-pause", "racer", check=False).stdout.strip()
+        if committed:
+            [document] = json.loads(box("image", "inspect", committed).stdout)
+            assert racer.leaks_into(Path(document["GraphDriver"]["Data"]["UpperDir"])) == []
+            box("rmi", "-f", committed)

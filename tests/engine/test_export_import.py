@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.account import wait_until
 from tests.support.containers import Box
 from tests.support.evil_tar import CHARACTER, DIRECTORY, FIFO, SYMLINK, archive, entry
 
@@ -163,3 +164,17 @@ def test_gnu_tar_reads_what_is_exported(box: Box, tmp_path: Path) -> None:
     box("wait", container)
     names = subprocess.run(["tar", "-t"], input=exported(box, container), check=True, capture_output=True).stdout
     assert {"a/", "a/b/", "a/b/c", "a/d", "bin/busybox"} <= set(names.decode().splitlines())
+
+
+def test_an_import_that_is_killed_leaves_nothing(box: Box) -> None:
+    before = box.installed.leftovers()
+    process = box.start("import", "-")
+    assert process.stdin
+    process.stdin.write(ROOT[:1024])
+    process.stdin.flush()
+    assert wait_until(lambda: os.listdir(box.store / "trash"))
+    process.kill()
+    process.communicate()
+    box("image", "prune", "-f")
+    left = box.installed.leftovers().beyond(before)
+    assert (left.processes, left.mounts, os.listdir(box.store / "trash")) == ([], [], [])
