@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, flag, number, parse_int, text, texts, value, values
@@ -28,6 +28,7 @@ from rootless.cli.values import (
 from rootless.engine.create import create as create_container
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.run import run as run_container
+from rootless.engine.seccomp import read_profile
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.network.egress import merge_egress, parse_egress
 from rootless.network.ports import Port, parse_expose, parse_publish
@@ -298,7 +299,7 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
     _refuse_what_is_not_there(options)
     environment = [line for path in options.env_file for line in load_environment_file(path)]
     labels = merge_pairs(*(load_label_file(path) for path in options.label_file), options.label)
-    no_new_privileges, unmasked = _security(options.security_opt)
+    security = _security(options.security_opt)
     image, *words = options.arguments
     return ContainerOptions(
         image,
@@ -356,8 +357,7 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
         privileged=options.privileged,
         cap_add=tuple(options.cap_add),
         cap_drop=tuple(options.cap_drop),
-        no_new_privileges=no_new_privileges,
-        unmasked=unmasked,
+        **security,
         sysctls=tuple(options.sysctl),
         ulimits=tuple(options.ulimit),
         oom_score=options.oom_score_adj if options.changed("oom_score_adj") else None,
@@ -403,20 +403,22 @@ def _refuse_what_is_not_there(options: CreateOptions) -> None:
         raise HostUnsupported("only --cgroupns private is there")
 
 
-def _security(given: list[str]) -> tuple[bool, bool]:
-    """(no_new_privs, whether /proc and /sys are unmasked) of --security-opt."""
-    no_new_privileges = unmasked = False
+def _security(given: list[str]) -> dict[str, Any]:
+    """What --security-opt asks for, as options of the engine. Docker takes a colon for the equals sign, too."""
+    asked: dict[str, Any] = {}
     for option in given:
-        name, _, argument = option.replace(":", "=", 1).partition("=")
+        name, _, argument = option.partition("=" if "=" in option else ":")
         if name == "no-new-privileges" and argument in ("", "true", "false"):
-            no_new_privileges = argument != "false"
+            asked["no_new_privileges"] = argument != "false"
         elif (name, argument) == ("systempaths", "unconfined"):
-            unmasked = True
-        elif name == "label" or (name, argument) in (("apparmor", "unconfined"), ("seccomp", "unconfined")):
+            asked["unmasked"] = True
+        elif name == "seccomp" and argument:
+            asked["seccomp"] = read_profile(argument)
+        elif name == "label" or (name, argument) == ("apparmor", "unconfined"):
             continue  # nothing of it is on that could be switched off
         else:
             raise HostUnsupported(f"--security-opt {option} is not there yet")
-    return no_new_privileges, unmasked
+    return asked
 
 
 def _mount(mount: Mount) -> MountOption:

@@ -113,7 +113,7 @@ def _info_lines(document: dict[str, Any]) -> list[str]:
         f" Runtimes: {' '.join(document['Runtimes'])}",
         f" Default Runtime: {document['DefaultRuntime']}",
         " Security Options:",
-        *(f"  {option.removeprefix('name=')}" for option in document["SecurityOptions"]),
+        *(line for option in document["SecurityOptions"] for line in _security_lines(option)),
         " User Namespace:",
         f"  Mapping: {namespace['Rung']}",
         f"  Ids: {namespace['Ids']}",
@@ -155,6 +155,12 @@ def _registry_lines(registries: dict[str, Any]) -> list[str]:
     lines = [" Insecure Registries:", *(f"  {host}" for host in (*insecure, *registries["InsecureRegistryCIDRs"]))]
     mirrors = [f"  {host}: {' '.join(s['Mirrors'])}" for host, s in hosts.items() if s["Mirrors"]]
     return [*lines, " Registry Mirrors:", *mirrors] if mirrors else lines
+
+
+def _security_lines(option: str) -> list[str]:
+    """Docker's lines for "name=seccomp,profile=builtin": the name, and below it what else there is."""
+    fields = [field.partition("=") for field in option.split(",")]
+    return [f"  {value}" if key == "name" else f"   {key.capitalize()}: {value}" for key, _, value in fields]
 
 
 def _ranges(ranges: list[list[int]]) -> str:

@@ -3,7 +3,7 @@
 import os
 import stat
 
-from rootless.engine import host_image, storage
+from rootless.engine import host_image, seccomp, storage
 from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
@@ -33,10 +33,11 @@ def build(
     """
     directory = directory or engine.containers.directory(record["id"])
     host_network = record["network"] == "host"
+    described = process(record, window_size)
     config: Config = {
         "ociVersion": runtime.VERSION,
         "root": {"path": "rootfs", "readonly": record["read_only"]},
-        "process": process(record, window_size),
+        "process": described,
         "mounts": [
             *_root_mounts(engine, record, directory),
             *_system_mounts(record, host_network),
@@ -51,6 +52,9 @@ def build(
         },
         "annotations": {**record["annotations"], runtime.GROUPS: ",".join(record["groups"])},
     }
+    filtered = seccomp.section(engine, record, described["capabilities"]["bounding"])
+    if filtered is not None:
+        config["linux"]["seccomp"] = filtered
     if record["uts"] != "host":
         config["hostname"] = record["hostname"]
         config["domainname"] = record["domainname"]
@@ -99,6 +103,12 @@ def capability_sets(add: list[str], drop: list[str], *, privileged: bool) -> Con
         granted += [name for name in adds if name != "ALL" and name not in granted and name not in drops]
     granted = list(dict.fromkeys(granted))
     return dict.fromkeys(("bounding", "effective", "permitted"), granted)
+
+
+def granted(record: Record) -> list[str]:
+    """The capabilities that a program in the container can have at most."""
+    sets = capability_sets(record["cap_add"], record["cap_drop"], privileged=record["privileged"])
+    return list(sets["bounding"])
 
 
 def _names(given: list[str]) -> list[str]:

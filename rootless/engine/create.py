@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import attachment, host_image, network_options, storage
+from rootless.engine import attachment, bundle, host_image, network_options, seccomp, storage
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
 from rootless.engine.names import random_id, random_name
@@ -31,6 +31,8 @@ def create(engine: Engine, options: ContainerOptions) -> Record:
     Raises NotFound, Conflict, InvalidInput and what pulling raises; nothing is left of a container then.
     """
     _check(options)
+    sets = bundle.capability_sets(list(options.cap_add), list(options.cap_drop), privileged=options.privileged)
+    seccomp.check(options.seccomp, sets["bounding"])
     network_options.check(options)
     network_options.warn(options)
     engine.enter_namespace()
@@ -257,6 +259,7 @@ def build_record(
         "cap_drop": list(options.cap_drop),
         "no_new_privileges": options.no_new_privileges,
         "unmasked": options.unmasked,
+        "seccomp": options.seccomp,
         "sysctls": dict(options.sysctls),
         "ulimits": [list(limit) for limit in options.ulimits],
         "oom_score": options.oom_score,

@@ -132,7 +132,7 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
         "LiveRestoreEnabled": False,
         "Isolation": "",
         "InitBinary": "",
-        "SecurityOptions": ["name=rootless", "name=userns", "name=cgroupns"],
+        "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=userns", "name=cgroupns"],
         "Warnings": warnings(found, cgroups, driver),
         "ClientInfo": {"Debug": debug, **_client(), "Plugins": [], "Warnings": None},
         "Rootless": {
@@ -187,7 +187,6 @@ def warnings(found: Probe, cgroups: Cgroups, driver: str = storage.OVERLAY) -> l
         lines.append(f"WARNING: No limits on {', '.join(missing)}: the controllers are not delegated; {remedy}")
     else:
         lines.append("WARNING: No limits on cpu, memory, pids: rootless does not set them yet")
-    lines.append("WARNING: No seccomp profile: containers may make every system call that the kernel allows a user")
     return lines
 
 

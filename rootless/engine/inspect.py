@@ -147,6 +147,8 @@ def _links(engine: Engine, record: Record) -> list[str]:
 
 def _security_options(record: Record) -> list[str]:
     options = ["no-new-privileges"] if record["no_new_privileges"] else []
+    if filtered := record.get("seccomp"):
+        options.append(f"seccomp={filtered}")
     return options + (["systempaths=unconfined"] if record["unmasked"] else [])
 
 

@@ -14,7 +14,7 @@ from rootless.linux import files, namespaces, processes
 from rootless.linux.directories import runtime_directory
 from rootless.runtime import channel, container, user_namespace
 from rootless.runtime.launcher import Launcher
-from rootless.spec import runtime
+from rootless.spec import runtime, seccomp
 from rootless.spec.runtime import Config
 from rootless.store.containers import check_name
 from rootless.store.layout import remove_path
@@ -194,7 +194,6 @@ def _refuse(config: Config) -> None:
     linux = config["linux"]
     unsupported = {
         "hooks": any((config.get("hooks") or {}).values()),
-        "linux.seccomp": linux.get("seccomp"),
         "linux.intelRdt": linux.get("intelRdt"),
         "linux.uidMappings": linux.get("uidMappings") or linux.get("gidMappings"),
         "process.apparmorProfile": config["process"].get("apparmorProfile"),
@@ -204,6 +203,10 @@ def _refuse(config: Config) -> None:
     for path, value in unsupported.items():
         if value:
             raise HostUnsupported(f"config.json: {path} is not supported yet")
+    if (section := linux.get("seccomp")) is not None:
+        seccomp.parse(section, "config.json: linux.seccomp")
+        if "compiled" in section:
+            raise InvalidInput("config.json: linux.seccomp.compiled: only rootless itself writes that")
     for namespace in linux["namespaces"]:
         if namespace.get("type") not in namespaces.NAMESPACES:
             raise InvalidInput(f"config.json: linux.namespaces: unknown type {namespace.get('type')!r}")

@@ -100,6 +100,7 @@ class ContainerOptions:
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
     unmasked: bool = False  # --security-opt systempaths=unconfined
+    seccomp: str = ""  # "builtin", "unconfined", or a profile's text; "" for what is usual
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name without RLIMIT_, soft, hard
     oom_score: int | None = None

@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import nullcontext
 
-from rootless.engine import attachment, auto_remove, bundle, storage
+from rootless.engine import attachment, auto_remove, bundle, seccomp, storage
 from rootless.engine.attachment import Attached
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_end, wait_for_monitor
@@ -130,20 +130,20 @@ def _settings(engine: Engine, record: Record, state: Record, attached: Attached 
         "restart": record["restart"],
         "stop_signal": record["stop_signal"],
         "stop_timeout": record["stop_timeout"],
-        "health": _health_settings(record),
+        "health": _health_settings(engine, record),
         "network": attachment.settings(engine) if attached else None,
         "at_end": auto_remove.arguments(engine, record["id"]) if record["auto_remove"] else None,
     }
 
 
-def _health_settings(record: Record) -> Record | None:
+def _health_settings(engine: Engine, record: Record) -> Record | None:
     health = record["health"]
     if health is None:
         return None
     test = health["test"]
     arguments = ["/bin/sh", "-c", *test[1:]] if test[0] == "CMD-SHELL" else test[1:] if test[0] == "CMD" else test
     check = {**bundle.process(record, (0, 0)), "args": arguments, "terminal": False, "init": False}
-    return {**health, "process": check}
+    return {**health, "process": check, "seccomp": seccomp.section(engine, record, bundle.granted(record))}
 
 
 def _wait_until_it_runs(connection: Socket) -> None:

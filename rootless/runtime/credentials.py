@@ -15,6 +15,7 @@ from rootless.runtime.users import User
 from rootless.spec.runtime import Config
 
 _SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
+_ADMINISTRATOR = 1 << capabilities.number("CAP_SYS_ADMIN")
 
 
 def set_limits(process: Config) -> None:
@@ -57,20 +58,35 @@ def _limit(value: int) -> int:
     return resource.RLIM_INFINITY if value < 0 or value >= 2**63 else value
 
 
-def become(user: User, process: Config) -> None:
-    """Take on the ids of *user* and the capabilities of *process* (config.md), in the order that the kernel allows."""
-    sets = {name: capabilities.mask((process.get("capabilities") or {}).get(name) or []) for name in _SETS}
-    known = (1 << capabilities.last() + 1) - 1
-    for name in _SETS:
-        sets[name] &= known
+def become(user: User, process: Config, *, filtered: bool = False) -> None:
+    """Take on the ids of *user* and the capabilities of *process* (config.md), in the order that the kernel allows.
+
+    With *filtered*, CAP_SYS_ADMIN stays until execve(2) takes it away, where it is needed to install a filter.
+    """
+    sets = _sets(process)
+    kept = _ADMINISTRATOR if filtered and not process.get("noNewPrivileges") else 0
     capabilities.drop_bounding(sets["bounding"])
-    if user.uid and (sets["permitted"] or sets["ambient"]):
+    if user.uid and (sets["permitted"] or sets["ambient"] or kept):
         processes.prctl(processes.PR_SET_KEEPCAPS, 1)
     _set_ids(user)
-    capabilities.capset(sets["effective"], sets["permitted"], sets["inheritable"])
+    capabilities.capset(sets["effective"] | kept, sets["permitted"] | kept, sets["inheritable"])
     capabilities.set_ambient(sets["ambient"])
     if process.get("noNewPrivileges"):
         processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def stay(process: Config) -> None:
+    """For who has become the process, and executes nothing: be without what execve(2) would take, and gain nothing."""
+    sets = _sets(process)
+    capabilities.capset(sets["effective"], sets["permitted"], sets["inheritable"])
+    processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
+
+
+def _sets(process: Config) -> dict[str, int]:
+    """The five sets as masks, of what this kernel knows."""
+    known = (1 << capabilities.last() + 1) - 1
+    given = process.get("capabilities") or {}
+    return {name: capabilities.mask(given.get(name) or []) & known for name in _SETS}
 
 
 def _set_ids(user: User) -> None:

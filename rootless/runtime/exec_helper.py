@@ -1,9 +1,9 @@
 """The process between `exec` and the program that it runs: it enters the container, and stays as the program's parent.
 
 Started by the command (prepared.py), with a channel as descriptor 3. The first message, LAUNCH, brings descriptors:
-what to run, as JSON {"pid", "started", "process", "detach"}, and the program's stdin, stdout and stderr, or none of
-these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the command goes away
-before the program, the program gets SIGTERM, unless it runs in the background.
+what to run, as JSON {"pid", "started", "process", "seccomp", "detach"}, and the program's stdin, stdout and stderr, or
+none of these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the command goes
+away before the program, the program gets SIGTERM, unless it runs in the background.
 """
 
 import json
@@ -43,7 +43,8 @@ def _begin(request: dict[str, Any], stdio: tuple[int, int, int] | None, command:
     helper = os.fork()
     if helper == 0:
         ours.close()
-        joining.join(request["pid"], request["started"], request["process"], stdio, theirs, die_with_parent=False)
+        container = request["pid"], request["started"]
+        joining.join(*container, request["process"], request["seccomp"], stdio, theirs, die_with_parent=False)
     theirs.close()
     for fd in stdio or ():
         os.close(fd)  # they are the program's alone: their ends are its end

@@ -57,7 +57,7 @@ class HealthCheck:
 
     def __init__(self, settings: "dict[str, Any]", monitor: "Monitor") -> None:
         self._monitor = monitor
-        self._process = settings["process"]  # as in config.json
+        self._process, self._seccomp = settings["process"], settings["seccomp"]  # as in config.json
         self._interval = settings["interval"] / _NS
         self._timeout = settings["timeout"] / _NS
         self._start_interval = settings["start_interval"] / _NS
@@ -105,7 +105,8 @@ class HealthCheck:
 
             null = os.open("/dev/null", os.O_RDONLY)
             os.set_blocking(w, True)
-            joining.join(created.pid, created.started, self._process, (null, w, w), theirs, die_with_parent=True)
+            container, stdio = (created.pid, created.started), (null, w, w)
+            joining.join(*container, self._process, self._seccomp, stdio, theirs, die_with_parent=True)
         theirs.close()
         os.close(w)
         self._output_fd = r

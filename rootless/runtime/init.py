@@ -14,7 +14,8 @@ import signal
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError
 from rootless.linux import mounts, namespaces, processes, terminals
 from rootless.linux.inroot import make_directories, open_in_root, read_regular
-from rootless.runtime import channel, credentials, isolation, rootfs
+from rootless.runtime import channel, credentials, isolation, rootfs, seccomp
+from rootless.runtime.seccomp import Filter
 from rootless.runtime.users import User, resolve
 from rootless.spec.runtime import GROUPS, Config
 
@@ -25,14 +26,21 @@ _EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 Stdio = tuple[int, int, int]
 
 
-def run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Socket, gate_fd: int | None) -> None:
+def run(
+    config: Config,
+    bundle: str,
+    stdio: Stdio | None,
+    to_parent: channel.Socket,
+    gate_fd: int | None,
+    filtered: Filter | None,
+) -> None:
     """Become the container's process. *stdio* are its descriptors; None where it gets a terminal. Never returns.
 
     GO comes from the parent; or, where there is a *gate_fd*, a listening socket, from whoever connects there, at any
     later time: the parent may be gone then, and does not take the container with it.
     """
     try:
-        _run(config, bundle, stdio, to_parent, gate_fd)
+        _run(config, bundle, stdio, to_parent, gate_fd, filtered)
     except BaseException as error:
         try:
             channel.send_error(to_parent, error)
@@ -42,7 +50,14 @@ def run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Soc
         os._exit(125)
 
 
-def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.Socket, gate_fd: int | None) -> None:
+def _run(
+    config: Config,
+    bundle: str,
+    stdio: Stdio | None,
+    to_parent: channel.Socket,
+    gate_fd: int | None,
+    filtered: Filter | None,
+) -> None:
     process = config["process"]
     single = is_single()
     isolation.no_more_imports()
@@ -79,7 +94,7 @@ def _run(config: Config, bundle: str, stdio: Stdio | None, to_parent: channel.So
     kind, _, _ = channel.receive(to_parent)
     if kind != channel.GO:
         os._exit(125)
-    execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)
+    execute(process, user, stdio, to_parent, filtered, die_with_parent=die_with_parent)
 
 
 def _set_up_namespaces(config: Config, to_parent: channel.Socket) -> None:
@@ -160,7 +175,15 @@ def open_terminal(process: Config, root_fd: int, to_parent: channel.Socket) -> S
     return slave_fd, slave_fd, slave_fd
 
 
-def execute(process: Config, user: User, stdio: Stdio, to_parent: channel.Socket, *, die_with_parent: bool) -> None:
+def execute(
+    process: Config,
+    user: User,
+    stdio: Stdio,
+    to_parent: channel.Socket,
+    filtered: Filter | None,
+    *,
+    die_with_parent: bool,
+) -> None:
     """Take on *user* and *stdio*, and execute the program. Never returns; RootlessError while nothing is closed yet."""
     arguments, environment = process["args"], build_environment(process.get("env") or (), user)
     if not arguments:
@@ -175,7 +198,7 @@ def execute(process: Config, user: User, stdio: Stdio, to_parent: channel.Socket
     for number, fd in enumerate(_out_of_the_way(stdio)):
         os.dup2(fd, number, inheritable=True)
     os.umask((process.get("user") or {}).get("umask", 0o022))
-    credentials.become(user, process)
+    credentials.become(user, process, filtered=filtered is not None)
     # Changing ids has cleared the signal, prctl(2).
     processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
     _change_directory(process.get("cwd") or "/")
@@ -184,10 +207,13 @@ def execute(process: Config, user: User, stdio: Stdio, to_parent: channel.Socket
         os.dup2(to_parent.fileno(), 3, inheritable=False)
     processes.close_from(4)
     if process.get("init"):
-        _stay_as_init(channel_fd=3)
+        _stay_as_init(3, process, filtered)
     _default_signals()
     try:
-        _exec(arguments, environment)
+        candidates = _candidates(arguments[0], environment)
+        if filtered is not None:
+            seccomp.install(filtered)
+        _exec(arguments, candidates, environment)
     except RootlessError as error:
         channel.send_error(channel.adopt(3), error)
         os._exit(error.exit_status or 125)
@@ -216,7 +242,7 @@ def build_environment(entries: list[str] | tuple[str, ...], user: User) -> dict[
     return environment
 
 
-def _stay_as_init(channel_fd: int) -> None:
+def _stay_as_init(channel_fd: int, process: Config, filtered: Filter | None) -> None:
     """--init: fork, and return in the child only; stay behind as pid 1, which passes signals on and reaps orphans.
 
     It is this interpreter, sealed and with nothing of the host in its memory's reach; it ends as the child ends. The
@@ -232,6 +258,9 @@ def _stay_as_init(channel_fd: int) -> None:
     os.close(channel_fd)
     for fd in (0, 1, 2):
         os.close(fd)
+    credentials.stay(process)
+    if filtered is not None:
+        seccomp.install(filtered)
     while True:
         number = signal.sigwait(_EVERY_SIGNAL)
         if number != signal.SIGCHLD:
@@ -271,27 +300,28 @@ def _change_directory(path: str) -> None:
         raise CommandNotExecutable(f"working directory {path!r} is outside the container")
 
 
-def _exec(arguments: list[str], environment: dict[bytes, bytes]) -> None:
-    """execve(2), looking for a bare name in the container's PATH. Raises with Docker's 126 and 127."""
-    name = arguments[0]
-    argv = [os.fsencode(a) for a in arguments]
+def _candidates(name: str, environment: dict[bytes, bytes]) -> list[bytes]:
+    """The paths that *name* may mean: itself, or what is called so in the directories of the container's PATH."""
     if "/" in name:
-        candidates = [argv[0]]
-    else:
-        path = environment.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-        candidates = [directory.rstrip(b"/") + b"/" + argv[0] for directory in path.split(b":") if directory]
+        return [os.fsencode(name)]
+    path = environment.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    directories = [directory for directory in path.split(b":") if directory] if name else []
+    return [found for d in directories if _exists(found := d.rstrip(b"/") + b"/" + os.fsencode(name))]
+
+
+def _exec(arguments: list[str], candidates: list[bytes], environment: dict[bytes, bytes]) -> None:
+    """execve(2) of the first of *candidates* that can be executed. Raises with Docker's 126 and 127.
+
+    A filter may hold already, under which next to nothing but execve(2) works.
+    """
+    name, argv = arguments[0], [os.fsencode(a) for a in arguments]
     denied: OSError | None = None
-    for candidate in candidates if name else ():
+    for candidate in candidates:
         try:
             os.execve(candidate, argv, environment)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                if "/" not in name and not _exists(candidate):
-                    continue
-                if "/" in name:
-                    break
             denied = denied or error
-    if denied is None or denied.errno == errno.ENOENT:
+    if denied is None or denied.errno in (errno.ENOENT, errno.ENOTDIR):
         where = "no such file or directory" if denied or "/" in name else "executable file not found in $PATH"
         raise CommandNotFound(f"exec: {name!r}: {where}")
     if denied.errno in (errno.EACCES, errno.ENOEXEC, errno.EISDIR, errno.EPERM, errno.ETXTBSY):

@@ -9,8 +9,9 @@ import os
 
 from rootless.errors import Conflict
 from rootless.linux import namespaces, processes
-from rootless.runtime import channel, credentials, init, isolation
+from rootless.runtime import channel, credentials, init, isolation, seccomp
 from rootless.runtime.channel import Socket
+from rootless.runtime.seccomp import Filter
 from rootless.spec.runtime import Config
 
 _CLONE_PARENT = 0x8000
@@ -23,6 +24,7 @@ def join(
     pid: int,
     started: int,
     process: Config,
+    section: Config | None,
     stdio: tuple[int, int, int] | None,
     to_parent: Socket,
     *,
@@ -30,11 +32,14 @@ def join(
 ) -> None:
     """Run in a fork: enter the container whose init is *pid*, *started*, and become its *process*. Never returns.
 
+    *section* is linux.seccomp.
+
     Tells *to_parent* FORKED with the pid, TERMINAL where *stdio* is None, and ERROR; the end of it means success. The
     process is a sibling of the caller's fork, that is a child of the caller.
     """
     try:
         single = init.is_single()
+        filtered = seccomp.prepare(section)
         isolation.no_more_imports()
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         credentials.set_oom_score(process)
@@ -46,7 +51,7 @@ def join(
             os.close(fd)
         child = namespaces.clone(_CLONE_PARENT)
         if child == 0:
-            _enter(process, stdio, to_parent, die_with_parent, single)
+            _enter(process, filtered, stdio, to_parent, die_with_parent, single)
         channel.send(to_parent, channel.FORKED, str(child))
         os._exit(0)
     except BaseException as error:
@@ -63,7 +68,12 @@ def _open_namespaces(pid: int) -> list[tuple[int, int]]:
 
 
 def _enter(
-    process: Config, stdio: tuple[int, int, int] | None, to_parent: Socket, die_with_parent: bool, single: bool
+    process: Config,
+    filtered: Filter | None,
+    stdio: tuple[int, int, int] | None,
+    to_parent: Socket,
+    die_with_parent: bool,
+    single: bool,
 ) -> None:
     try:
         os.setsid()
@@ -75,7 +85,7 @@ def _enter(
         if stdio is None:
             stdio = init.open_terminal(process, root_fd, to_parent)
         credentials.set_limits(process)
-        init.execute(process, user, stdio, to_parent, die_with_parent=die_with_parent)
+        init.execute(process, user, stdio, to_parent, filtered, die_with_parent=die_with_parent)
     except BaseException as error:
         channel.send_error(to_parent, error)
     finally:

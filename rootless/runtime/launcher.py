@@ -47,7 +47,7 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         # Here, and not at the top: in this process only.
         import json
 
-        from rootless.runtime import init
+        from rootless.runtime import init, seccomp
 
         kind, bundle, fds = channel.receive(to_parent)
         if kind != channel.LAUNCH:
@@ -58,6 +58,7 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         directory = os.fsdecode(bundle)
         with open(os.path.join(directory, "config.json"), "rb") as file:
             config = json.loads(file.read())
+        filtered = seccomp.prepare(config["linux"].get("seccomp"))
         for path, flag in init.joined_namespaces(config):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(fd, flag)
@@ -65,7 +66,7 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         # A sibling of this process, so that the monitor is its parent, and can wait for it.
         pid = namespaces.clone(init.clone_flags(config) | _CLONE_PARENT)
         if pid == 0:
-            init.run(config, directory, stdio, to_parent, gate_fd)
+            init.run(config, directory, stdio, to_parent, gate_fd, filtered)
         channel.send(to_parent, channel.FORKED, str(pid))
         os._exit(0)
     except BaseException as error:

@@ -109,7 +109,7 @@ def test_the_document_has_the_keys_that_scripts_read(store: Store) -> None:
     assert (document["Driver"], document["CgroupDriver"]) == (document["Rootless"]["StorageDriver"]["Name"], "none")
     assert document["CgroupVersion"] in ("1", "2")
     assert "name=rootless" in document["SecurityOptions"]
-    assert not any("seccomp" in option for option in document["SecurityOptions"])  # there is none yet
+    assert "name=seccomp,profile=builtin" in document["SecurityOptions"]
     assert document["MemTotal"] > 1 << 20
     assert document["NCPU"] >= 1
     assert document["ID"] == machine.info(store.engine)["ID"]
