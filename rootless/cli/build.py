@@ -157,6 +157,8 @@ def build(options: BuildCommandOptions) -> int | None:
         return _show_check(check_dockerfile(engine_of(options), asked))
     quiet = options.quiet
     mode = options.progress if options.changed("progress") else os.environ.get("BUILDKIT_PROGRESS") or "auto"
+    if options.break_ and mode == "auto":
+        mode = "plain"  # the terminal is the shell's then
     try:
         with make_progress(mode if mode in MODES else "auto", quiet=quiet, why=options.why) as progress:
             built = build_image(engine_of(options), asked, progress)

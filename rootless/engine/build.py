@@ -64,7 +64,7 @@ from rootless.engine.build_squash import merge
 from rootless.engine.build_stage import StageBuild
 from rootless.engine.build_state import SCRATCH as SCRATCH_DOCUMENT
 from rootless.engine.build_state import Made, Stage
-from rootless.engine.build_steps import Place, Steps
+from rootless.engine.build_steps import Place, Steps, sweep_locks
 from rootless.engine.build_tree import Directory, open_layers
 from rootless.engine.context import Engine
 from rootless.engine.create import find_image
@@ -78,6 +78,7 @@ from rootless.spec.platform import host_platform, parse_platform
 from rootless.spec.reference import parse_reference
 from rootless.store.images import Image
 
+_POLL_SECONDS = 0.1
 _CONTEXT_LINES = 2  # of the Dockerfile, shown around a step that failed
 
 
@@ -101,6 +102,7 @@ def build(engine: Engine, options: BuildOptions, progress: Progress) -> Built:
     engine.enter_namespace()
     with suppress(OSError):  # rm and prune tell what stands in the way
         engine.layout.empty_trash()
+        sweep_locks(engine.layout)
     build_output.check(options.outputs, options.tags)
     with _Build(engine, options, progress) as work:
         return work.export(work.run())
@@ -334,7 +336,7 @@ class _Build:
             try:
                 for number in self.plan.needed:
                     self._stages[number] = pool.submit(self._stage, self.plan.stages[number])
-                done, _ = wait(self._stages.values(), return_when=FIRST_EXCEPTION)
+                done = self._wait_for_stages()
                 if any(future.exception() for future in done):
                     self._raise_first(list(self._stages.values()))
             except BaseException:
@@ -342,6 +344,16 @@ class _Build:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return self._stages[self.plan.target].result().state
+
+    def _wait_for_stages(self) -> "set[Future[StageBuild]]":
+        """Until all are done, or one has failed; those that are done."""
+        if not self.options.debug_shell:
+            return wait(self._stages.values(), return_when=FIRST_EXCEPTION).done
+        while True:
+            done, others = wait(self._stages.values(), timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
+            self.operations.open_shells()
+            if not others or any(future.exception() for future in done):
+                return done
 
     def _raise_first(self, futures: Sequence["Future[StageBuild]"]) -> None:
         """Raise the failure that ended the build, and not what came of it elsewhere."""

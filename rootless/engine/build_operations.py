@@ -6,7 +6,8 @@ Each makes the parts of its key first; it is done only where no step with that k
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from threading import Lock
+from queue import SimpleQueue
+from threading import Event
 from typing import NamedTuple
 
 from rootless.engine.build_container import HOSTNAME, Output, Place, Request, new_step, run, run_terminal
@@ -29,6 +30,7 @@ from rootless.runtime.users import resolve
 from rootless.store.recorded import write_recorded
 
 _PASSWD_LIMIT = 10 << 20
+_POLL_SECONDS = 0.1
 _TAIL = 64 << 10  # bytes of a failed step's output that are kept
 
 _Write = Callable[[Writer, int, Directory], None]
@@ -55,7 +57,7 @@ class Operations:
         self._options = options
         self._mounts = mounts
         self._spawner: Spawner | None = None
-        self._terminal = Lock()
+        self.shells: SimpleQueue[tuple[Callable[[], None], Event]] = SimpleQueue()
 
     def begin(self) -> None:
         """Begin the process that starts containers. There are no threads yet."""
@@ -123,7 +125,7 @@ class Operations:
                     self.steps.check()
             if code:
                 if self._options.debug_shell:
-                    self._shell(request, planned.environment, place)
+                    self._shell(request, place)
                 raise self._failure(command, code, tail)
             if is_empty(place.upper):
                 return None
@@ -158,16 +160,29 @@ class Operations:
         shown = " ".join(command.arguments)
         return StepFailed(f'process "{shown}" did not complete successfully: exit code: {code}', report=tail.text())
 
-    def _shell(self, request: Request, environment: Sequence[str], place: Place) -> None:
-        """--break: a shell in what the failed step has left, on the user's terminal."""
-        with self._terminal:
-            options = request.options
-            options.command = ("/bin/sh",)
-            options.terminal = options.interactive = True
-            step = new_step()
-            os.write(2, b"\nThe step failed. This is a shell where it ran; leave it to end the build.\n")
-            plain = request._replace(mounts=(), files=(), binds=())
-            run_terminal(self.engine, self.spawner, step, plain, place)
+    def _shell(self, request: Request, place: Place) -> None:
+        """--break: have the main thread open a shell in what the failed step has left; wait until it was left."""
+        ended = Event()
+        self.shells.put((lambda: self._open_shell(request, place), ended))
+        while not ended.wait(_POLL_SECONDS) and not self.steps.running.cancelled:
+            pass
+
+    def _open_shell(self, request: Request, place: Place) -> None:
+        options = request.options
+        options.command = ("/bin/sh",)
+        options.terminal = options.interactive = True
+        os.write(2, b"\nThe step failed. This is a shell where it ran; leave it to end the build.\n")
+        plain = request._replace(mounts=(), files=(), binds=())
+        run_terminal(self.engine, self.spawner, new_step(), plain, place)
+
+    def open_shells(self) -> None:
+        """Open what steps wait for. From the main thread, which has the terminal."""
+        while not self.shells.empty():
+            action, ended = self.shells.get()
+            try:
+                action()
+            finally:
+                ended.set()
 
     # COPY and ADD
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from rootless.engine.build_steps import sweep_locks
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import remove_layers
 from rootless.store.build_cache import BuildCache, CacheMount, Step
@@ -92,6 +93,7 @@ def prune(
     Without *every*, steps whose layers an image has stay: they take no room, and save work.
     """
     cache = BuildCache(engine.layout)
+    sweep_locks(engine.layout)
     kept = entries(engine)
     total = sum(entry.size for entry in kept)
     removed: list[Entry] = []

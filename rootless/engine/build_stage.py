@@ -4,6 +4,7 @@ Variables are ENV's, and below them ARG's, as far as they were declared in the s
 RUN sees of ARG is in its environment. The history says of each instruction what BuildKit's does.
 """
 
+import errno
 import json
 import posixpath
 from collections.abc import Callable, Mapping
@@ -51,6 +52,8 @@ from rootless.errors import InvalidInput, RootlessError
 from rootless.spec.signals import parse_signal
 
 HIDDEN = frozenset(PREDEFINED_ARGS)
+# What a look-up says of a name that is not what it was a moment ago.
+_CHANGED = (errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ESTALE)
 
 _FILES = (Run, Copy, Add, Workdir)
 
@@ -152,6 +155,13 @@ class StageBuild:
         except RootlessError as error:
             doing.failed(str(error))
             raise
+        except OSError as error:
+            doing.failed(str(error))
+            if error.errno not in _CHANGED:
+                raise
+            raise InvalidInput(
+                f"{error.filename}: {error.strerror}", hint="it seems to have been changed while it was being copied"
+            ) from error
 
     # What changes files
 

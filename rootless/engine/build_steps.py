@@ -29,9 +29,11 @@ from rootless.runtime.jsonlog import now
 from rootless.spec.digest import ChainID
 from rootless.spec.image import OCI_LAYER
 from rootless.store.build_cache import BuildCache, Step
+from rootless.store.layout import Layout
 
 _VERSION = "1"  # of how steps are done: another one finds nothing that this one has made
 _POLL_SECONDS = 0.05
+_LOCK = "build-step."
 
 
 class Place(NamedTuple):
@@ -145,7 +147,7 @@ class Steps:
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
         """Alone at work on a step. Waits, as long as the build is not cancelled."""
-        name = f"build-step.{key}"
+        name = f"{_LOCK}{key}"
         while True:
             self.check()
             held = ExitStack()
@@ -176,6 +178,14 @@ class Steps:
         if "below" in changed and len(changed) > 1:
             changed.remove("below")
         return f"not cached: {', '.join(_shown(name) for name in changed)}"
+
+
+def sweep_locks(layout: Layout) -> None:
+    """Remove the files of locks that builds which were killed have left."""
+    for name in os.listdir(layout.run_path("locks")):
+        if name.startswith(_LOCK):
+            with suppress(BlockingIOError), layout.lock(name, blocking=False):
+                layout.forget_lock(name)
 
 
 def _shown(part: str) -> str:
