@@ -60,23 +60,14 @@ class TarWriter:
             raise ValueError(f"{self._left} bytes of a member's content are missing")
         uid, gid = owner
         seconds = mtime_ns // _SECOND
-        records = {b"SCHILY.xattr." + _escaped(key): value for key, value in xattrs.items()}
-        if len(name) > 100:
-            records[b"path"] = name
-        if len(link) > 100:
-            records[b"linkpath"] = link
-        for key, number, most in (
-            (b"uid", uid, _MAX_OCTAL_ID),
-            (b"gid", gid, _MAX_OCTAL_ID),
-            (b"size", size, _MAX_OCTAL_SIZE),
-            (b"mtime", seconds, _MAX_OCTAL_SIZE),
-        ):
-            if not 0 <= number <= most:
-                records[key] = b"%d" % number
-        if records:
-            self._extend(name, records)
-        numbers = (mode, _fitting(uid, _MAX_OCTAL_ID), _fitting(gid, _MAX_OCTAL_ID))
-        sizes = (_fitting(size, _MAX_OCTAL_SIZE), _fitting(seconds, _MAX_OCTAL_SIZE))
+        fits = uid <= _MAX_OCTAL_ID and gid <= _MAX_OCTAL_ID and size <= _MAX_OCTAL_SIZE
+        fits = fits and 0 <= seconds <= _MAX_OCTAL_SIZE
+        if not fits or xattrs or len(name) > 100 or len(link) > 100:
+            self._extend(name, _records(name, link, (uid, gid, size, seconds), xattrs))
+        numbers, sizes = (mode, uid, gid), (size, seconds)
+        if not fits:
+            numbers = (mode, _fitting(uid, _MAX_OCTAL_ID), _fitting(gid, _MAX_OCTAL_ID))
+            sizes = (_fitting(size, _MAX_OCTAL_SIZE), _fitting(seconds, _MAX_OCTAL_SIZE))
         self._put(_block(name, kind.value, numbers, sizes, link, device))
         self._left = size
         self._padding = -size % BLOCK
@@ -142,6 +133,22 @@ def _block(
     else:
         total = sum(head) + sum(tail)
     return b"%b%06o\0 %b" % (head, total + 8 * ord(" "), tail)
+
+
+def _records(
+    name: bytes, link: bytes, numbers: tuple[int, int, int, int], xattrs: Mapping[bytes, bytes]
+) -> dict[bytes, bytes]:
+    """The pax records of a member: for what its header has no room for, and its attributes."""
+    records = {b"SCHILY.xattr." + _escaped(key): value for key, value in xattrs.items()}
+    if len(name) > 100:
+        records[b"path"] = name
+    if len(link) > 100:
+        records[b"linkpath"] = link
+    limits = (_MAX_OCTAL_ID, _MAX_OCTAL_ID, _MAX_OCTAL_SIZE, _MAX_OCTAL_SIZE)
+    for key, number, most in zip((b"uid", b"gid", b"size", b"mtime"), numbers, limits, strict=True):
+        if not 0 <= number <= most:
+            records[key] = b"%d" % number
+    return records
 
 
 def _fitting(number: int, most: int) -> int:
