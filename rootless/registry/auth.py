@@ -76,7 +76,7 @@ def check_realm(realm: str, endpoint: Endpoint, *, plain: bool) -> str:
     if parts[1].lower() == "http" and not plain:
         raise _bad_realm(endpoint, realm, "it is not https")
     host, own = parts[2].strip("[]").rstrip(".").lower(), host_of(endpoint.address).lower()
-    if _is_internal(host) and host != own and not (is_loopback(host) and is_loopback(own)):
+    if is_internal(host) and host != own and not (is_loopback(host) and is_loopback(own)):
         raise _bad_realm(endpoint, realm, "it is an internal address")
     return realm
 
@@ -233,7 +233,7 @@ def _parameters(header: str, position: int) -> tuple[dict[str, str], int]:
     return parameters, position
 
 
-def _is_internal(host: str) -> bool:
+def is_internal(host: str) -> bool:
     """Whether *host* is a literal address, in any spelling that connect() takes, which is not of the public network."""
     if host == "localhost" or host.endswith(".localhost"):
         return True

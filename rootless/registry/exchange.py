@@ -10,8 +10,8 @@ from urllib.parse import urljoin, urlsplit
 
 from rootless.errors import RegistryFailure, Unauthorized
 from rootless.registry.answers import MAX_ERROR_SIZE, NotTls, Refused, TemporaryFailure, denied, one_line, said
-from rootless.registry.auth import Authenticator
-from rootless.registry.config import Endpoint
+from rootless.registry.auth import Authenticator, is_internal
+from rootless.registry.config import Endpoint, host_of, is_loopback
 from rootless.registry.transport import Body, Response, Transport, address_of
 from rootless.spec.reference import Reference
 
@@ -102,6 +102,8 @@ class Exchange:
     def _follow(self, endpoint: Endpoint, question: Question, authorization: str | None, url: str) -> Response:
         """The answer after redirects. What was shown to the endpoint's own origin is shown to no other."""
         headers = dict(question.headers)
+        if url:
+            self._check_place(endpoint, url)
         if authorization and (not url or self._is_at(endpoint, url)):
             headers["Authorization"] = authorization
         response = self._send(question, url, headers) if url else self._open(endpoint, question, headers)
@@ -112,6 +114,8 @@ class Exchange:
             if question.method not in _READING and response.status not in _REDIRECTS_WITH_BODY:
                 raise RegistryFailure(f"{endpoint.address}: redirects the {question.what}, but not its content")
             url = next_url(response)
+            if question.method not in _READING:
+                self._check_place(endpoint, url)
             if _origin(url) != _origin(response.url):
                 headers.pop("Authorization", None)
             response = self._send(question, url, headers)
@@ -119,6 +123,12 @@ class Exchange:
             return response
         response.discard()
         raise RegistryFailure(f"{endpoint.address}: more than {_MAX_REDIRECTS} redirects for the {question.what}")
+
+    def _check_place(self, endpoint: Endpoint, url: str) -> None:
+        """Raise RegistryFailure where something of ours is to be sent into this network by a registry's word alone."""
+        host, own = (urlsplit(url).hostname or "").rstrip(".").lower(), host_of(endpoint.address).lower()
+        if is_internal(host) and host != own and not (is_loopback(host) and is_loopback(own)):
+            raise RegistryFailure(f"{endpoint.address} sends us to {host} with an upload: refused, it is internal")
 
     def _send(self, question: Question, url: str, headers: Mapping[str, str]) -> Response:
         return self._transport.send(question.method, url, headers, body=question.body() if question.body else None)

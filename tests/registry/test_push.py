@@ -308,6 +308,21 @@ def test_a_place_that_is_no_url_is_refused(location: str, pusher: Pusher, faults
         push(pusher, faults)
 
 
+# R13
+@pytest.mark.parametrize("host", ["169.254.169.254", "10.0.0.1", "[fd00::1]", "192.168.1.1:8080", "0x0a000001"])
+@pytest.mark.parametrize("how", ["place", "redirect"])
+def test_nothing_is_uploaded_into_this_network_by_a_registrys_word(
+    host: str, how: str, pusher: Pusher, faults: FaultRegistry
+) -> None:
+    url = f"http://{host}/admin?x=y"
+    if how == "place":
+        faults.script(f"POST {UPLOADS}", [Fault(status=202, headers={"Location": url})], forever=True)
+    else:
+        faults.script(f"PUT {UPLOADS}", [redirect(url)], forever=True)
+    with pytest.raises(RegistryFailure, match="with an upload: refused"):
+        push(pusher, faults)
+
+
 def test_over_tls_a_place_in_plain_http_means_tls_on_the_same_host_and_is_refused_on_another(
     certificates: Callable[[str], tuple[ssl.SSLContext, str]], pusher_with: Make
 ) -> None:
