@@ -202,7 +202,8 @@ class StageBuild:
     def _mount(self, text: str) -> Mount:
         asked = mounts.parse_mount(text, self._expand)
         is_secret = asked.type == "secret"
-        target = posixpath.normpath(posixpath.join(self.state.working_directory, asked.target)) if asked.target else ""
+        has_place = asked.target or asked.type in ("bind", "cache", "tmpfs")
+        target = posixpath.normpath(posixpath.join(self.state.working_directory, asked.target)) if has_place else ""
         return Mount(
             asked.type,
             target,
