@@ -1,6 +1,5 @@
 """load: images from an archive."""
 
-import os
 import sys
 from contextlib import ExitStack
 from io import FileIO
@@ -38,7 +37,6 @@ def load(options: LoadOptions) -> None:
     """Load an image from a tar archive or STDIN"""
     if not options.input and streams.is_tty(sys.stdin):
         raise InvalidInput("requested load from stdin, but stdin is empty", hint="say -i FILE, or pipe an archive in")
-    platform = options.platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", "")
     with ExitStack() as stack:
         # Without a buffer: what has come is taken at once, and not only when there is more.
         try:
@@ -46,15 +44,15 @@ def load(options: LoadOptions) -> None:
             source = stack.enter_context(open(where, "rb", buffering=0, closefd=bool(options.input)))
         except OSError as error:
             raise InvalidInput(f"open {options.input}: {error.strerror}") from error
-        loaded = _load(options, source, platform)
+        loaded = _load(options, source)
     streams.write("".join(_told(one) for one in loaded))
 
 
-def _load(options: LoadOptions, source: FileIO, platform: str) -> list[Loaded]:
+def _load(options: LoadOptions, source: FileIO) -> list[Loaded]:
     # On a terminal alone: what a script reads is the names.
     shown = streams.is_tty(sys.stdout) and not options.quiet
     with Progress(quiet=not shown) as progress:
-        return list(load_images(engine_of(options), source, platform=platform, progress=progress))
+        return list(load_images(engine_of(options), source, platform=options.platform, progress=progress))
 
 
 def _told(loaded: Loaded) -> str:

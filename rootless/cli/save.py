@@ -64,6 +64,7 @@ def _output(path: str) -> Iterator[int]:
         streams.flush()
         yield sys.stdout.fileno()
         return
+    path = os.path.realpath(path)  # behind a symbolic link, /dev/stdout for one, it is the file that changes
     try:
         aside = "" if _is_special(path) else f"{path}.{os.getpid()}.new"
         fd = os.open(aside or path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if aside else 0), 0o600)

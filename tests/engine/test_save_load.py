@@ -183,6 +183,22 @@ def test_files_are_written_and_read(image: Image, source: Installation, rootless
         assert "open" in source.run("load", "-i", wrong, check=False).stderr
 
 
+def test_who_reads_no_further_is_no_failure_and_a_link_leads_to_the_file(
+    image: Image, source: Installation, tmp_path: Path
+) -> None:
+    with source.start("save", image("whiteouts")) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.read(10)
+        running.stdout.close()
+        assert running.stderr.read() == b""
+    link = tmp_path / "link.tar"
+    link.symlink_to("target.tar")
+    source.run("save", "-o", str(link), image("whiteouts"))
+    assert link.is_symlink()
+    assert (tmp_path / "target.tar").read_bytes() == saved(source, image("whiteouts"))
+
+
 def test_a_tag_that_meant_another_image_moves_and_that_is_said(
     image: Image, source: Installation, rootless: Installation
 ) -> None:
