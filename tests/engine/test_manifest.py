@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_an_image_that_is_here_alone_is_pushed_along(
     first, second = json.loads(two.manifest("along/app", "1"))["manifests"]
     assert two.manifest("along/app", first["digest"])
     assert second["platform"]["architecture"] == FOREIGN
+
+
+def test_images_that_are_here_go_out_under_one_index(installed: Installation, two: FaultRegistry) -> None:
+    """engine.push.push_index, in a process of its own, as a build for several platforms calls it."""
+    for name in ("native", "foreign"):
+        options = ("--platform", f"linux/{FOREIGN}") if name == "foreign" else ()
+        installed.run("pull", "-q", *options, f"{two.host}/{name}/app:1")
+        installed.run("tag", f"{two.host}/{name}/app:1", f"here:{name}")
+    calls = (
+        "import sys; from rootless.engine import context, images, push; from rootless.spec import reference as r;"
+        "e = context.open_engine(); found = [images.find_image(e, name) for name in sys.argv[2:]];"
+        "print(push.push_index(e, r.parse_reference(sys.argv[1]), found, annotations={'a': 'b'}).digest)"
+    )
+    command = [sys.executable, "-c", calls, f"{two.host}/index/app", "here:native", "here:foreign"]
+    done = subprocess.run(command, env=installed.env, check=True, capture_output=True, text=True, timeout=60)
+    index = json.loads(two.manifest("index/app", "latest"))
+    assert two.manifest("index/app", done.stdout.strip()) == two.manifest("index/app", "latest")
+    assert index["annotations"] == {"a": "b"}
+    assert [entry["platform"]["architecture"] for entry in index["manifests"]] == [NATIVE, FOREIGN]
+    assert all(two.manifest("index/app", entry["digest"]) for entry in index["manifests"])
 
 
 def test_entries_are_annotated(installed: Installation, two: FaultRegistry) -> None:
