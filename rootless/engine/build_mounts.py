@@ -26,6 +26,7 @@ from rootless.engine.build_spawner import Spawner
 from rootless.engine.build_tree import Directory, parts_of
 from rootless.engine.build_write import Attributes, Writer
 from rootless.engine.context import Engine
+from rootless.engine.storage import FUSE
 from rootless.errors import InvalidInput, NotFound
 from rootless.linux import files
 from rootless.spec.runtime import Config, escape_overlay
@@ -128,6 +129,10 @@ class Mounts:
         if source.place:
             self._bind_context(planned, mount, number, step, source, place, read_only)
             return
+        if self._engine.storage_driver == FUSE:  # there may be no overlay to merge layers with
+            copied, name = self._copied(source, mount.source or "/", place, number)
+            planned.mounts.append(_bound(os.path.join(copied, name), mount.target, read_only=read_only))
+            return
         with source.found(mount.source or "/") as found:
             if not found.is_directory and found.entry:
                 path = os.readlink(f"/proc/self/fd/{found.entry.layer_fd}")  # a directory of a layer: it stays there
@@ -150,15 +155,17 @@ class Mounts:
         read_only: bool,
     ) -> None:
         root, path = source.place, mount.source
-        if source.patterns:
-            # What .dockerignore leaves out is not there: so a directory without it is made.
+        is_directory = source.is_directory(path or "/")
+        # What .dockerignore leaves out is not there, and nothing is written to the user's own files.
+        is_copied = bool(source.patterns)
+        if not read_only and (not is_directory or self._engine.storage_driver == FUSE):
+            is_copied = True
+        if is_copied:
             root, path = self._copied(source, mount.source or "/", place, number)
-        else:
-            source.digest(path or "/")  # which raises NotFound in words that say where it was looked for
         name = f"mount{number}"
         planned.binds.append({"root": root, "path": path, "name": name})
         bound = directory_in_container(self._spawner(), step, name)
-        if read_only or not source.is_directory(mount.source or "/"):
+        if read_only or is_copied:
             planned.mounts.append(_bound(bound, mount.target, read_only=read_only))
         else:
             planned.mounts.append(_overlay([bound], mount.target, place, number, read_only=False))
@@ -170,7 +177,7 @@ class Mounts:
         try:
             writer = Writer(fd, Directory([], None), self._engine.whiteout_style)
             with source.found(path) as found, writer.root() as here:
-                look = Attributes((0, 0))
+                look = Attributes((0, 0)) if source.is_context else Attributes(None, None, True)
                 if found.is_directory:
                     writer.copy_entries(found.here, here, look)
                     return copy, ""

@@ -1,5 +1,6 @@
 """Files written so that a crash shows the old or the new content, and never half; locks."""
 
+import _thread  # the C half of `threading`
 import ctypes
 import errno
 import fcntl
@@ -51,7 +52,7 @@ def replace_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
 
     *durable*: it has reached the disk, name and content, before this returns.
     """
-    aside = f"{path}.{os.getpid()}.new"
+    aside = f"{path}.{_thread.get_native_id()}.new"  # the process's id, but in threads, where two may write one path
     fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     try:
         try:
