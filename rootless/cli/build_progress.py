@@ -20,6 +20,7 @@ from rootless.cli.terminal_text import visible
 from rootless.engine.build_progress import Progress, Vertex
 
 _INTERVAL = 0.1  # seconds between two drawings
+_RESULT = "exporting to"  # what it says is the result, and stays
 _TAIL = 6  # lines of output that the live view shows of a step
 
 MODES = ("auto", "plain", "tty", "quiet", "rawjson")
@@ -260,7 +261,7 @@ class Live(Shown):
         lines = [f"{left[:width]:{width}} {seconds}"]
         if row.why:
             lines.append(f"      {row.why}")
-        if not row.ended and not everything:
+        if (not row.ended and not everything) or row.name.startswith(_RESULT):
             lines += [f" => => # {line}" for line in row.tail]
         return lines
 

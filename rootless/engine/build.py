@@ -58,7 +58,7 @@ from rootless.engine.build_plan import (
     platform_variables,
     references_of,
 )
-from rootless.engine.build_progress import Cancelled, Progress, StepFailed, Teller
+from rootless.engine.build_progress import Cancelled, Doing, Progress, StepFailed, Teller
 from rootless.engine.build_source import Source, context_source
 from rootless.engine.build_squash import merge
 from rootless.engine.build_stage import StageBuild
@@ -171,11 +171,11 @@ class _Build:
         return path
 
     @contextmanager
-    def told(self, name: str) -> Iterator[None]:
+    def told(self, name: str) -> Iterator[Doing]:
         """Show what is done inside under a name."""
         doing = self.teller.begin(name)
         try:
-            yield
+            yield doing
         except RootlessError as error:
             doing.failed(str(error))
             raise
@@ -209,10 +209,12 @@ class _Build:
         names = tuple(str(parse_reference(tag).with_default_tag()) for tag in tags)
         known = {image.id for image in self.engine.images.list()}
         self.release_images()
-        with self.told("exporting to image"):
+        with self.told("exporting to image") as doing:
             image = finish(self.engine, self.steps.cache, stage, self.options)
+            doing.output("stdout", f"writing image {image.id}\n".encode())
             for name in names:
                 self.engine.images.tag(parse_reference(name), image.id)
+                doing.output("stdout", f"naming to {name}\n".encode())
         for output in outputs:
             if build_output.is_archive(output) or build_output.is_pushed(output):
                 with self.told(f"exporting to {output.type}"):
