@@ -292,6 +292,10 @@ def _pull_progress(quiet: bool) -> "AbstractContextManager[Progress | None]":
 
 def _refuse_what_is_not_there(options: BuildCommandOptions) -> None:
     """Nothing that is asked for is dropped silently."""
+    if "," in options.platform:
+        raise HostUnsupported(
+            "a build is for one platform", hint="build for each, and put them together: rootless manifest create"
+        )
     for name in _LATER:
         if options.changed(name) and not (name == "call" and options.call in ("build", "check")):
             if name in ("sbom", "provenance") and getattr(options, name) == "false":

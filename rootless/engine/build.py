@@ -41,6 +41,7 @@ from rootless.engine import (
 from rootless.engine.build_additions import Additions
 from rootless.engine.build_check import Checked, check, warnings_of
 from rootless.engine.build_container import Running
+from rootless.engine.build_copy import Job
 from rootless.engine.build_digest import key_of
 from rootless.engine.build_image import finish
 from rootless.engine.build_mounts import Mounts
@@ -376,7 +377,7 @@ class _Build:
         if isinstance(base, ContextOf):
             place = self.options.contexts[base.name]
             if not place.startswith(build_context.IMAGE):
-                raise HostUnsupported(f"FROM {base.name}: only a context that is an image can be a stage's base")
+                return self._from_directory(planned, base.name), {}
             base = ImageOf(place.removeprefix(build_context.IMAGE))
         if isinstance(base, StageOf):
             below = self._wait(base.number)
@@ -386,6 +387,19 @@ class _Build:
             return Stage(None, SCRATCH_DOCUMENT, platform), {}
         found = self._images[base]
         return Stage(found.image, found.config.document, found.config.platform), {}
+
+    def _from_directory(self, planned: PlannedStage, name: str) -> Stage:
+        """A stage whose files are those of a named context."""
+        platform = parse_platform(planned.platform) if planned.platform else self.platform
+        stage, source = Stage(None, SCRATCH_DOCUMENT, platform), self._contexts[name]
+        doing = self.teller.begin(f"[{planned.name}] FROM {name}")
+        try:
+            job = Job([(source, picked) for picked in source.pick("/")], "/", None)
+            self.operations.copy(stage, self.place(planned, 0), job, {}, doing, f"FROM {name}")
+        except RootlessError as error:
+            doing.failed(str(error))
+            raise
+        return stage
 
     def _wait(self, number: int) -> StageBuild:
         """The stage, once it is there."""

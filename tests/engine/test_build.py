@@ -256,6 +256,9 @@ def test_named_contexts_take_the_place_of_stages_and_images(builder: Builder, tm
     builder("-t", "named", *contexts, f"renamed=docker-image://{builder.box.image}")
     assert builder.output("named", "ls", "-A", "/n") == ".dockerignore\nf\n"
     assert builder.output("named", "cat", "/m-list") == "f\n"
+    builder.write("FROM named AS files\nFROM BASE\nCOPY --from=files / /n\n")
+    builder("-t", "named", "--build-context", f"named={tmp_path}/other")
+    assert builder.output("named", "ls", "/n") == "f\n"
 
 
 def test_outputs_are_a_directory_an_archive_or_an_image(builder: Builder, tmp_path: Path) -> None:
