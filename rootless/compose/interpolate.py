@@ -40,9 +40,7 @@ Part = str | Variable
 
 def parse(text: str) -> tuple[Part, ...]:
     """Literal texts and variables, in order. Raises InterpolationError."""
-    parts, place = _parse(text, 0, closing=False, depth=0)
-    assert place == len(text)  # noqa: S101  # without `closing`, nothing stops it
-    return parts
+    return _parse(text, 0, closing=False, depth=0)[0]
 
 
 def _parse(text: str, place: int, *, closing: bool, depth: int) -> tuple[tuple[Part, ...], int]:
