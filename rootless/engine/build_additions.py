@@ -7,7 +7,6 @@ from contextlib import closing
 
 from rootless.engine import build_archive, build_fetch
 from rootless.engine.build_copy import Archive, Text
-from rootless.engine.build_digest import key_of
 from rootless.engine.build_source import Picked, Source, context_source
 from rootless.engine.build_tree import Directory, Entry
 from rootless.engine.context import Engine
@@ -75,7 +74,7 @@ class Additions:
             os.utime(os.path.join(place, got.name), ns=(got.when, got.when))
         source = context_source(place, self._cache, lambda root: None, name=url)
         self._sources.append(source)
-        return source, Picked(got.name, got.name, False, key_of("downloaded", got.digest))
+        return source, source.picked(got.name)
 
     def _local(self, context: Source, picked: Picked, *, unpack: bool) -> Item:
         if unpack and not picked.is_directory:

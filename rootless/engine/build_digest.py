@@ -16,6 +16,7 @@ from rootless.errors import InvalidInput
 from rootless.store.build_cache import BuildCache, FileState
 
 _PIECE = 1 << 20
+_MOST_KNOWN = 500_000  # digests of one place, with those of files that may be gone
 
 
 def key_of(*parts: object) -> str:
@@ -39,7 +40,8 @@ class Digests:
     def close(self) -> None:
         """Remember what was found, if it had to be read."""
         if self._has_read:
-            self._cache.save_digests(self._key, {**self._known, **self._found}, self._began)
+            before = self._known if len(self._known) < _MOST_KNOWN else {}
+            self._cache.save_digests(self._key, {**before, **self._found}, self._began)
 
     def of_entry(self, parent: Directory, entry: Entry) -> str:
         """The digest of a file or of all in a directory, as hex digits; not of its name."""

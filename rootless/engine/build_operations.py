@@ -207,7 +207,10 @@ class Operations:
         def make() -> str | None:
             return self._write(stage, lambda writer, fd, lowers: self._copying(writer, fd, lowers, job, doing))
 
-        self.steps.do(stage, place, parts, doing, created_by, make)
+        def is_sure() -> bool:
+            return all(_is_unchanged(*item) for item in job.items if not isinstance(item, Text | Archive))
+
+        self.steps.do(stage, place, parts, doing, created_by, make, is_sure)
 
     def _copying(self, writer: Writer, fd: int, lowers: Directory, job: Job, doing: Doing) -> None:
         Copying(writer, fd, lowers, job, self.engine.whiteout_style).run()
@@ -289,6 +292,14 @@ def _sources(job: Job) -> dict[str, str]:
             case (Source() as source, Picked() as picked):
                 parts[f"source:{picked.path} of {source.name}"] = key_of(picked.name, picked.digest, number)
     return parts
+
+
+def _is_unchanged(source: Source, picked: Picked) -> bool:
+    """Whether what was copied is still what it was when its digest was taken: else the step has another key."""
+    try:
+        return not source.place or source.digest(picked.path) == picked.digest
+    except (OSError, RootlessError):
+        return False
 
 
 class Tail:

@@ -149,9 +149,10 @@ class Source:
         paths = [pattern] if not has_wildcards(pattern) else self._expand(pattern)
         if not paths:
             raise NotFound(f'"{pattern}": no match in {self.name}')
-        return [self._pick(path) for path in paths]
+        return [self.picked(path) for path in paths]
 
-    def _pick(self, path: str) -> Picked:
+    def picked(self, path: str) -> Picked:
+        """What is at *path*, which is a name and no pattern. Raises NotFound."""
         parts = parts_of(path)
         return Picked(path, parts[-1] if parts else "", self.is_directory(path), self.digest(path))
 

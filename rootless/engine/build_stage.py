@@ -43,7 +43,7 @@ from rootless.engine.build_operations import Command as ToRun
 from rootless.engine.build_operations import Operations
 from rootless.engine.build_options import BuildOptions
 from rootless.engine.build_plan import PlannedStage
-from rootless.engine.build_progress import Doing, Teller
+from rootless.engine.build_progress import Cancelled, Doing, Teller
 from rootless.engine.build_source import Picked, Source
 from rootless.engine.build_state import Stage
 from rootless.engine.build_steps import Place
@@ -152,6 +152,9 @@ class StageBuild:
         """Do *action*, and tell if it fails."""
         try:
             action()
+        except Cancelled:
+            doing.failed("CANCELED")
+            raise
         except RootlessError as error:
             doing.failed(str(error))
             raise

@@ -75,9 +75,10 @@ class Steps:
         doing: Doing,
         created_by: str,
         make: Callable[[], "str | None"],
+        is_sure: Callable[[], bool] = lambda: True,
     ) -> None:
         """Have the step of these *parts* done: found, or by *make*, which returns a staged directory, None for no
-        change. The stage has its layer then."""
+        change. The stage has its layer then. It is remembered if *is_sure*, afterwards, that the parts were right."""
         self.check()
         parts = {"version": _VERSION, "below": stage.fixed, "epoch": str(self.epoch or ""), **parts}
         key = key_of(*parts.items())
@@ -88,12 +89,13 @@ class Steps:
                 step = self._find(key) or self._import(key, stage) if place.may_find else None
                 was_found = step is not None
                 if step is None:
-                    step = self._make(key, stage, created_by, make)
+                    step = self._make(key, stage, created_by, make, is_sure)
         else:
             doing.note("cached: nothing that it depends on has changed")
             was_found = True
         self.cache.save_value(place.key, json.dumps(parts))
-        self.used[key] = step
+        if was_found:
+            self.used[key] = step
         stage.add_layer(_made(step), created_by)
         doing.done(cached=was_found)
 
@@ -130,7 +132,14 @@ class Steps:
                 return step
         return None
 
-    def _make(self, key: str, stage: Stage, created_by: str, make: Callable[[], str | None]) -> Step:
+    def _make(
+        self,
+        key: str,
+        stage: Stage,
+        created_by: str,
+        make: Callable[[], str | None],
+        is_sure: Callable[[], bool],
+    ) -> Step:
         staged = make()
         created = timestamp(self.epoch)
         if staged is None:
@@ -141,7 +150,9 @@ class Steps:
             layer = adopt(self.engine, stage.top, staged, held=self.held)
             layers = (*stage.layers, layer.chain_id)
             step = Step(key, created_by, created, layer.chain_id, layer.diff_id, layer.length, layer.size, layers)
-        self.cache.save(step)
+        if is_sure():
+            self.cache.save(step)
+            self.used[key] = step
         return step
 
     @contextmanager

@@ -1,5 +1,6 @@
 """Dockerfiles, contexts and bases that mean harm: nothing outside is read or written, and no secret stays."""
 
+import contextlib
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ import pytest
 from tests.support.account import wait_until
 from tests.support.canary import SECRET, Canary
 from tests.support.fault_registry import FaultRegistry
-from tests.support.hostile import Box, busybox, failure, no_traceback, packed, serve
+from tests.support.hostile import LONG, Box, busybox, failure, no_traceback, packed, serve
 from tests.support.layout import directory, file, symlink
 from tests.support.racer import racing
 
@@ -356,6 +357,34 @@ def test_a_build_that_is_killed_leaves_no_secret_and_no_process(box: Box, tmp_pa
                 stream.close()
         box.rootless.run("builder", "prune", "-f")
     assert holds(box.rootless.tree, TOKEN) == []
+
+
+def test_a_build_that_is_killed_at_any_moment_leaves_nothing(box: Box, tmp_path: Path) -> None:  # K02
+    """Whatever it was doing: what it has left is swept, and the next build goes on from its finished steps."""
+    place = tmp_path / "context"
+    place.mkdir()
+    for number in range(300):
+        (place / f"file{number}").write_text("x" * number)
+    text = (
+        "FROM BASE AS one\nCOPY . /x\nRUN --mount=type=cache,target=/c touch /c/x && rm /x/file1\n"
+        "FROM BASE\nWORKDIR /w\nCOPY --from=one /x /y\nRUN ls /y | wc -l > n\n"
+    )
+    context(box, place, text)
+    box.rootless.run("build", "-q", str(place))
+    for number in range(200 if LONG else 10):
+        box.rootless.run("builder", "prune", "-a", "-f")
+        process = subprocess.Popen(
+            box.rootless.command("build", "-q", "--network=none", str(place)),
+            env=box.rootless.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.06 + 0.04 * (number % 10))
+        process.kill()
+        process.wait()
+    assert wait_until(lambda: not [line for line in box.rootless.processes().values() if "build" in line])
+    build(box, place, text, "-t", "whole")
+    assert box.rootless.run("run", "--rm", "--network=none", "whole", "cat", "n").stdout == "300\n"
+    assert wait_until(lambda: not os.listdir(box.rootless.data / "rootless/trash"))
 
 
 def test_bases_that_differ_in_their_config_do_not_share_it(  # B14, CVE-2024-24557
