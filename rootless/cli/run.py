@@ -1,5 +1,6 @@
 """run and create: the table of their options, and what they ask of the engine."""
 
+import json
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from rootless.cli.values import (
     parse_memory,
     parse_restart,
 )
+from rootless.engine.context import Engine
 from rootless.engine.create import create as create_container
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.run import run as run_container
@@ -239,6 +241,7 @@ class RunOptions(CreateOptions):
 
     detach: bool = flag("-d", "--detach", help="Run container in background and print container ID")
     detach_keys: str = text("--detach-keys", help="Override the key sequence for detaching a container")
+    dry_run: bool = flag("--dry-run", help="Print the OCI configuration of the container, and run nothing")
     sig_proxy: bool = flag("--sig-proxy", default=True, help="Proxy received signals to the process")
 
 
@@ -264,6 +267,8 @@ def run(options: RunOptions) -> int:
     """Create and run a new container from an image"""
     asked = container_options(options, detach=options.detach)
     engine = engine_of(options)
+    if options.dry_run:
+        return _print_bundle(engine, asked)
     record, status = run_container(
         engine,
         asked,
@@ -274,6 +279,13 @@ def run(options: RunOptions) -> int:
     if options.detach:
         streams.write(f"{record['id']}\n")
     return status
+
+
+def _print_bundle(engine: Engine, asked: ContainerOptions) -> int:
+    from rootless.engine.dry_run import imagine  # only who looks needs it
+
+    streams.write(json.dumps(imagine(engine, asked), indent=4) + "\n")
+    return 0
 
 
 @command(

@@ -47,8 +47,8 @@ def build(
             "namespaces": _namespaces(engine, record),
             "sysctl": {**_network_sysctls(record), **record["sysctls"]},
             "devices": [],
-            "maskedPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.MASKED_PATHS),
-            "readonlyPaths": [] if record["privileged"] or record["unmasked"] else list(runtime.READONLY_PATHS),
+            "maskedPaths": masked_paths(record),
+            "readonlyPaths": readonly_paths(record),
         },
         "annotations": {**record["annotations"], runtime.GROUPS: ",".join(record["groups"])},
     }
@@ -59,6 +59,24 @@ def build(
         config["hostname"] = record["hostname"]
         config["domainname"] = record["domainname"]
     return config
+
+
+def masked_paths(record: Record) -> list[str]:
+    """What of /proc and /sys nobody in the container sees."""
+    if record["privileged"] or record["unmasked"]:
+        return []
+    return [*runtime.MASKED_PATHS, *_throttle_counters()]
+
+
+def readonly_paths(record: Record) -> list[str]:
+    """What of /proc nobody in the container changes."""
+    return [] if record["privileged"] or record["unmasked"] else list(runtime.READONLY_PATHS)
+
+
+def _throttle_counters() -> list[str]:
+    """Directories that tell how hot each processor has been, and so what others make it do (GHSA-6fw5-f8r9-fgfm)."""
+    paths = (f"/sys/devices/system/cpu/cpu{n}/thermal_throttle" for n in range(os.cpu_count() or 0))
+    return [path for path in paths if os.path.isdir(path)]
 
 
 def process(record: Record, window_size: tuple[int, int]) -> Config:

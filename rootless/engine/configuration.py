@@ -7,6 +7,7 @@
     [run]
     network = "none"                  # what containers get that are given no --network; else "bridge"
     detach_keys = "ctrl-p,ctrl-q"
+    no_new_privileges = true          # as with --security-opt no-new-privileges: no su, no sudo; else false
 
     [network]
     tcp = "user"                      # who carries connections to the outside: "kernel", "user"; else what works
@@ -37,9 +38,14 @@ class Configuration(NamedTuple):
     registries: Mapping[str, Mapping[str, Any]] = {}
     network_tcp: str = "auto"
     storage_driver: str = ""
+    no_new_privileges: bool = False
 
 
-_KEYS = {"storage": {"root": str, "driver": str}, "run": {"network": str, "detach_keys": str}, "network": {"tcp": str}}
+_KEYS: dict[str, dict[str, type]] = {
+    "storage": {"root": str, "driver": str},
+    "run": {"network": str, "detach_keys": str, "no_new_privileges": bool},
+    "network": {"tcp": str},
+}
 _TCP = ("auto", "kernel", "user")
 _DRIVERS = ("", "overlay", "fuse")
 _REGISTRY_KEYS = {"mirrors": list, "insecure": bool, "ca_file": str}
@@ -93,6 +99,7 @@ def parse_configuration(data: bytes, path: str) -> Configuration:
         registries,
         tcp,
         storage.get("driver", ""),
+        run.get("no_new_privileges", False),
     )
 
 

@@ -4,8 +4,10 @@ import os
 from contextlib import ExitStack, nullcontext
 
 from rootless.engine import attachment, bundle, host_image, network_options, seccomp, storage
+from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
+from rootless.engine.mount_plan import make_mount, plan_mounts
 from rootless.engine.names import random_id, random_name
 from rootless.engine.options import ContainerOptions, HealthOption, MountOption
 from rootless.engine.remove import remove_anonymous_volumes
@@ -30,10 +32,7 @@ def create(engine: Engine, options: ContainerOptions) -> Record:
 
     Raises NotFound, Conflict, InvalidInput and what pulling raises; nothing is left of a container then.
     """
-    _check(options)
-    sets = bundle.capability_sets(list(options.cap_add), list(options.cap_drop), privileged=options.privileged)
-    seccomp.check(options.seccomp, sets["bounding"])
-    network_options.check(options)
+    check_options(options)
     network_options.warn(options)
     engine.enter_namespace()
     with ExitStack() as held:
@@ -78,7 +77,7 @@ def _create(
         )
     record = build_record(options, config, container_id, name, image)
     network_options.resolve(engine, record)
-    planned = _plan_mounts(engine, options, config)
+    planned = plan_mounts(engine, options, config)
     held = ExitStack()
     staged = engine.containers.stage()
     try:
@@ -86,7 +85,7 @@ def _create(
             # Held until the record names them: nobody removes a volume in between.
             held.enter_context(engine.layout.lock("volumes"))
         for mount in planned:
-            record["mounts"].append(_make_mount(engine, mount))
+            record["mounts"].append(make_mount(engine, mount))
         if image is None and engine.storage_driver == storage.OVERLAY:
             record["host_mounts"] = host_image.prepare(staged)
         else:
@@ -132,8 +131,20 @@ def initial_state() -> Record:
     }
 
 
+def check_options(options: ContainerOptions) -> None:
+    """What can be found out without the image. Raises InvalidInput and others for what cannot be.
+
+    What nobody has said is as the configuration says.
+    """
+    if options.no_new_privileges is None:
+        options.no_new_privileges = load_configuration().no_new_privileges
+    _check(options)
+    sets = bundle.capability_sets(list(options.cap_add), list(options.cap_drop), privileged=options.privileged)
+    seccomp.check(options.seccomp, sets["bounding"])
+    network_options.check(options)
+
+
 def _check(options: ContainerOptions) -> None:
-    """What can be found out without the image."""
     if options.name:
         check_name(options.name)
     if options.auto_remove and options.restart != "no":
@@ -257,7 +268,7 @@ def build_record(
         "privileged": options.privileged,
         "cap_add": list(options.cap_add),
         "cap_drop": list(options.cap_drop),
-        "no_new_privileges": options.no_new_privileges,
+        "no_new_privileges": bool(options.no_new_privileges),
         "unmasked": options.unmasked,
         "seccomp": options.seccomp,
         "sysctls": dict(options.sysctls),
@@ -328,94 +339,6 @@ def health_record(option: HealthOption, image: Healthcheck | None) -> Record | N
     if record["start_period"] < 0 or record["retries"] < 0:
         raise InvalidInput("start period and retries of a health check cannot be negative")
     return record
-
-
-def _plan_mounts(engine: Engine, options: ContainerOptions, config: RuntimeConfig) -> list[MountOption | Record]:
-    """What is mounted besides the standard file systems, from the root down: options, and records of other containers.
-
-    Raises InvalidInput for what cannot be; nothing is made yet.
-    """
-    mounts: dict[str, MountOption | Record] = {}
-    for destination in config.volumes:
-        path = _destination(destination)
-        mounts[path] = MountOption("volume", "", path)
-    for other in options.volumes_from:
-        for mount in _mounts_from(engine, other):
-            mounts[mount["destination"]] = mount
-    seen = set()
-    for option in options.mounts:
-        destination = _destination(option.destination)
-        if destination in seen:
-            raise InvalidInput(f"Duplicate mount point: {destination}")
-        seen.add(destination)
-        if option.type == "bind":
-            option = option._replace(source=_source(option))
-        mounts[destination] = option._replace(destination=destination)
-    return [mounts[destination] for destination in sorted(mounts, key=lambda path: (path.count("/"), path))]
-
-
-def _source(option: MountOption) -> str:
-    """The absolute path of a bind's source."""
-    source = os.path.abspath(option.source)
-    if not option.create_source and not os.path.lexists(source):
-        raise InvalidInput(f"bind source path does not exist: {source}")
-    return source
-
-
-def _make_mount(engine: Engine, mount: MountOption | Record) -> Record:
-    """The record of a mount, whose volume or host directory is made if it is missing."""
-    if not isinstance(mount, MountOption):
-        return mount
-    if mount.type == "volume":
-        return _volume(engine, mount)
-    if mount.type == "bind" and not os.path.lexists(mount.source):
-        try:
-            os.makedirs(mount.source, exist_ok=True)
-        except OSError as error:
-            raise InvalidInput(f"cannot make the source of a bind, {mount.source}: {error.strerror}") from error
-    return _mount_record(mount, source=mount.source, name="")
-
-
-def _destination(path: str) -> str:
-    if not path.startswith("/"):
-        raise InvalidInput(f"invalid mount path: '{path}' mount path must be absolute")
-    normal = os.path.normpath(path).replace("//", "/")
-    if normal == "/":
-        raise InvalidInput("invalid specification: destination can't be '/'")
-    return normal
-
-
-def _volume(engine: Engine, option: MountOption) -> Record:
-    name = option.source or random_id()
-    labels = dict(option.volume_labels)
-    volume = engine.volumes.create(name, now(), labels=labels, options={}, anonymous=not option.source)
-    return _mount_record(option, source=volume.mountpoint, name=name, anonymous=not option.source)
-
-
-def _mount_record(option: MountOption, *, source: str, name: str, anonymous: bool = False) -> Record:
-    return {
-        "type": option.type,
-        "name": name,
-        "source": source,
-        "destination": option.destination,
-        "read_only": option.read_only,
-        "options": list(option.options),
-        "copy": option.type == "volume" and not option.no_copy,
-        "anonymous": anonymous,
-    }
-
-
-def _mounts_from(engine: Engine, text: str) -> list[Record]:
-    """--volumes-from CONTAINER[:ro|rw]: all its volumes and binds."""
-    name, _, mode = text.partition(":")
-    if mode not in ("", "ro", "rw", "z", "Z"):
-        raise InvalidInput(f"invalid mode for volumes-from: {mode}")
-    other = engine.containers.load(engine.containers.find(name))
-    mounts = [dict(mount) for mount in other["mounts"] if mount["type"] != "tmpfs"]
-    for mount in mounts:
-        mount["read_only"] |= mode == "ro"
-        mount["anonymous"] = False  # it is the other's to remove
-    return mounts
 
 
 def _make_name_files(staged: str, record: Record) -> None:

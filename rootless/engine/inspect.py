@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from rootless.engine import bundle, seccomp
 from rootless.engine.attachment import network_state
 from rootless.engine.context import Engine
 from rootless.engine.network_inspect import endpoint_id
@@ -67,6 +68,7 @@ def inspect_container(engine: Engine, container_id: str) -> dict[str, Any]:
         "Mounts": [_mount(mount) for mount in record["mounts"] if mount["type"] != "tmpfs"],
         "Config": _config(record),
         "NetworkSettings": _network_settings(record, state),
+        "Security": _security(record),
     }
 
 
@@ -118,6 +120,8 @@ def _host_config(engine: Engine, record: Record) -> dict[str, Any]:
         "PublishAllPorts": record["publish_all"],
         "ReadonlyRootfs": record["read_only"],
         "SecurityOpt": _security_options(record) or None,
+        "MaskedPaths": bundle.masked_paths(record),
+        "ReadonlyPaths": bundle.readonly_paths(record),
         "Tmpfs": {m["destination"]: ",".join(m["options"]) for m in record["mounts"] if m["type"] == "tmpfs"},
         "UTSMode": record["uts"],
         "UsernsMode": "",
@@ -150,6 +154,22 @@ def _security_options(record: Record) -> list[str]:
     if filtered := record.get("seccomp"):
         options.append(f"seccomp={filtered}")
     return options + (["systempaths=unconfined"] if record["unmasked"] else [])
+
+
+def _security(record: Record) -> dict[str, Any]:
+    """What holds for the container's processes. Ours."""
+    modes = {kind: record[kind] for kind in ("pid", "ipc", "uts", "network")}
+    shared = {kind: mode for kind, mode in modes.items() if mode.partition(":")[0] in ("host", "container")}
+    return {
+        "Capabilities": bundle.granted(record),  # at most: only root has them
+        "NoNewPrivileges": record["no_new_privileges"],
+        "Seccomp": seccomp.profile_name(record),
+        "MaskedPaths": bool(bundle.masked_paths(record)),
+        "UserNamespace": "the user's",
+        "SharedNamespaces": shared,
+        "WritableRoot": not record["read_only"],
+        "Privileged": record["privileged"],
+    }
 
 
 def _bind_text(mount: Record) -> str:

@@ -98,7 +98,7 @@ class ContainerOptions:
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
-    no_new_privileges: bool = False
+    no_new_privileges: bool | None = None
     unmasked: bool = False  # --security-opt systempaths=unconfined
     seccomp: str = ""  # "builtin", "unconfined", or a profile's text; "" for what is usual
     sysctls: tuple[tuple[str, str], ...] = ()

@@ -60,7 +60,11 @@ class Volumes:
             record = load_record(os.path.join(directory, "volume.json"))
         except FileNotFoundError:
             raise NotFound(f"no such volume: {name}") from None
-        return Volume(name, mountpoint=os.path.join(directory, "data"), **record)
+        return Volume(name, mountpoint=self.place(name), **record)
+
+    def place(self, name: str) -> str:
+        """Where the content of a volume of that name is, or would be. Raises InvalidInput for what is no name."""
+        return os.path.join(self._directory(name), "data")
 
     def list(self) -> list[Volume]:
         """All volumes by name."""
