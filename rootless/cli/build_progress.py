@@ -17,7 +17,7 @@ from typing import TextIO
 
 from rootless.cli import streams
 from rootless.cli.terminal_text import visible
-from rootless.engine.build_progress import Progress, Vertex
+from rootless.engine.build_progress import INTERNAL, Progress, Vertex
 
 _INTERVAL = 0.1  # seconds between two drawings
 _RESULT = "exporting to"  # what it says is the result, and stays
@@ -216,8 +216,8 @@ class Live(Shown):
     def begin(self, vertex: Vertex) -> None:
         with self._lock:
             self._rows[vertex.number] = _Row(vertex)
-            # Not earlier: the build forks before it shows anything.
-            if self._thread.ident is None and vertex.number > 1:
+            # Not earlier: meanwhile pulls have the screen, and the build forks, which only who has no threads should.
+            if self._thread.ident is None and not vertex.name.startswith(INTERNAL):
                 self._thread.start()
 
     def output(self, vertex: Vertex, stream: str, data: bytes) -> None:

@@ -59,7 +59,7 @@ from rootless.engine.build_plan import (
     platform_variables,
     references_of,
 )
-from rootless.engine.build_progress import Cancelled, Doing, Progress, StepFailed, Teller
+from rootless.engine.build_progress import INTERNAL, Cancelled, Doing, Progress, StepFailed, Teller
 from rootless.engine.build_source import Source, context_source
 from rootless.engine.build_squash import merge
 from rootless.engine.build_stage import StageBuild
@@ -238,7 +238,7 @@ class _Build:
 
     def run(self) -> Stage:
         """Build the target."""
-        with self.told(f"[internal] load build definition from {self.options.dockerfile or 'Dockerfile'}"):
+        with self.told(f"{INTERNAL} load build definition from {self.options.dockerfile or 'Dockerfile'}"):
             prepared = build_context.prepare(self.options, self.steps.cache, self._aside)
             self._contexts[""] = prepared.source
             self._text = prepared.dockerfile
@@ -248,7 +248,7 @@ class _Build:
             self._warnings = warnings_of(self.dockerfile, prepared, self.options)
             self.plan: Plan = make_plan(self.dockerfile, self.options.target, self.options.build_args, platforms, names)
         if self.options.cache_mount_from:
-            with self.told("reading cache mounts"):
+            with self.told(f"{INTERNAL} reading cache mounts"):
                 build_carry.read(self.steps.cache, self.options.cache_mount_from)
         self._find_images()
         self._begin()
@@ -258,7 +258,7 @@ class _Build:
         for name in self._wanted_contexts():
             self._open_context(name, self.options.contexts[name])
         for wanted in self._wanted_images():
-            with self.told(f"[internal] load metadata for {wanted.name}"):
+            with self.told(f"{INTERNAL} load metadata for {wanted.name}"):
                 self._images[wanted] = self._hold_image(wanted)
 
     def _references(self) -> Iterator[Reference]:

@@ -5,6 +5,8 @@ from typing import NamedTuple, Protocol
 
 from rootless.errors import RootlessError
 
+INTERNAL = "[internal]"  # how the names of what comes before the stages begin; until then a build has no threads
+
 
 class Vertex(NamedTuple):
     """One thing that a build does."""

@@ -198,6 +198,17 @@ def test_the_live_view_shows_the_last_lines_of_what_goes_on() -> None:
     assert stream.text().rpartition("\x1b[")[0].rstrip().endswith("\x1b[K") or "RUN make" in stream.text()
 
 
+def test_the_live_view_has_no_thread_while_the_build_still_forks() -> None:
+    live = Live(Written(), why=False)
+    for number in (1, 2, 3):
+        live.begin(Vertex(number, "[internal] load metadata for base"))
+        assert live._thread.ident is None
+    live.begin(Vertex(4, "[2/2] RUN x"))
+    assert live._thread.ident is not None
+    live.close()
+    assert not live._thread.is_alive()
+
+
 def test_quiet_shows_nothing() -> None:
     assert type(make_progress("plain", quiet=True, why=False)) is Shown
     assert type(make_progress("quiet", quiet=False, why=False)) is Shown

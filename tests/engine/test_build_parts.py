@@ -1,9 +1,11 @@
 """The parts of build that need no container: wildcards, modes, destinations, the plan, addresses, the cache."""
 
+import email.message
 import os
 import re
 import stat
 import subprocess
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from rootless.dockerfile.instructions import DockerfileError
 from rootless.dockerfile.parse import parse_dockerfile
+from rootless.engine import build_fetch
 from rootless.engine.build import excerpt
 from rootless.engine.build_archive import is_tar, looks_compressed
 from rootless.engine.build_digest import Digests, key_of
@@ -163,6 +166,25 @@ def test_what_is_no_repository() -> None:
     for text in ("https://e.org/x.git#-x", "https://e.org/x.git?exec=1", "https://e.org/x.git#a b", "git://a::b"):
         with pytest.raises(InvalidInput):
             parse_git(text)
+
+
+def test_redirects_do_not_lead_from_the_world_to_this_network(monkeypatch: pytest.MonkeyPatch) -> None:  # B08
+    monkeypatch.setattr(build_fetch, "_is_internal", lambda url: "inside" in url)
+    follow = build_fetch._Redirects().redirect_request
+    headers = email.message.Message()
+    outside, inside = (urllib.request.Request(f"http://{name}/x") for name in ("outside", "inside"))
+    for request, target in ((outside, "http://other/y"), (inside, "http://inside/y"), (inside, "http://other/y")):
+        followed = follow(request, None, 302, "", headers, target)
+        assert followed
+        assert followed.full_url == target
+    for target in ("http://inside/y", "file:///etc/passwd", "ftp://other/y"):
+        with pytest.raises(InvalidInput):
+            follow(outside, None, 302, "", headers, target)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "[::1]", "192.168.0.1"])
+def test_addresses_inside_of_a_network_are_known(address: str) -> None:
+    assert build_fetch._is_internal(f"http://{address}:80/x")
 
 
 def test_archives_are_known_by_their_content() -> None:
