@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from tests.support.account import wait_until
 from tests.support.containers import Box, Done
 from tests.support.corpus import lines_of_tar
+from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -259,6 +260,31 @@ def test_named_contexts_take_the_place_of_stages_and_images(builder: Builder, tm
     builder.write("FROM named AS files\nFROM BASE\nCOPY --from=files / /n\n")
     builder("-t", "named", "--build-context", f"named={tmp_path}/other")
     assert builder.output("named", "ls", "/n") == "f\n"
+
+
+def test_a_base_that_is_not_here_is_pulled(builder: Builder, image: Callable[[str], str], tmp_path: Path) -> None:
+    name = image("docker-busybox")
+    builder.write(f"FROM scratch\nCOPY --from={name} /bin/busybox /bin/busybox\n")
+    said = builder("-t", "pulled").stderr
+    assert "Pulling from" in said
+    assert "Pulling from" not in builder("-t", "pulled").stderr
+    assert "Pulling from" in builder("--pull").stderr
+    builder.box("rmi", name)
+    builder.write("FROM 127.0.0.1:1/nothing\n")
+    assert builder(check=False).returncode == 1
+
+
+def test_an_image_is_pushed_when_it_is_built(builder: Builder, registry: Registry) -> None:
+    builder.write("FROM BASE\nRUN echo pushed > /f\n")
+    name = f"{registry.host}/built:1"
+    first = builder.id("-t", name, "--push")
+    builder.box("rmi", name)
+    builder.box("builder", "prune", "-a", "-f")
+    builder.box("image", "prune", "-f")
+    assert builder.output(name, "cat", "/f") == "pushed\n"
+    [document] = json.loads(builder.box("image", "inspect", name).stdout)
+    assert document["Id"] == first
+    builder.box("rmi", name)
 
 
 def test_outputs_are_a_directory_an_archive_or_an_image(builder: Builder, tmp_path: Path) -> None:
