@@ -96,7 +96,7 @@ def _be_spare(ours: socket.socket, theirs: socket.socket, asked: options.Options
 
 def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
     # Not before the fork: the spare needs none of it.
-    from slirp import control, supervision
+    from slirp import control, pyroute2_parts, supervision
     from slirp.log import Log
 
     for fd in (asked.ready_fd, asked.exit_fd):
@@ -105,7 +105,8 @@ def _be_hub(asked: options.Options, spare_channel: socket.socket) -> int:
     server = control.Server(asked.socket)
     try:
         ordered = supervision.order(spare_channel)
-        from slirp import hub  # loads its modules, while STACK loads its own
+        pyroute2_parts.prepare()
+        from slirp import hub  # loads pyroute2, while STACK loads what it needs
 
         gc.freeze()  # never garbage: the collector need not look at it again
         gc.enable()

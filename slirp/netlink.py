@@ -2,11 +2,8 @@
 
 The kernel works a batch off inside of send(2), so all answers are there when it returns: nothing here waits. An error
 is always answered; success only where it is asked for, which is the last request of a batch. With NETLINK_EXT_ACK the
-kernel adds a sentence on what it did not like (netlink(7)).
-
-A message is a header of its kind and attributes, which are a length, a number and a value each, the value often being
-attributes again. That is all there is to it, so we write them ourselves: the message classes of pyroute2 make the same
-bytes, but to load them and to encode the rules of a network by them would take 35 ms, as long as the rest of a start.
+kernel adds a sentence on what it did not like (netlink(7)). pyroute2 encodes and decodes the messages; its own sockets
+run an asyncio loop for each request.
 
 nftables takes its requests between two marks, BATCH_BEGIN and BATCH_END, as one transaction: all of it or nothing.
 """
@@ -15,15 +12,19 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
-# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, nlmsg
+from pyroute2.netlink.nfnetlink import nfgen_msg
+
 NETLINK_ROUTE, NETLINK_NETFILTER = 0, 12
-NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x001, 0x004, 0x300
-NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE, NLM_F_APPEND = 0x100, 0x200, 0x400, 0x800
+NO_FIELDS: Mapping[str, int] = MappingProxyType({})
 CREATE = NLM_F_CREATE | NLM_F_EXCL
 REPLACE = NLM_F_CREATE | NLM_F_REPLACE
+
+# <linux/netlink.h>, <linux/netfilter/nfnetlink.h>
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK = 270, 10, 11
 _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _NLM_F_ACK_TLVS = 0x200
@@ -32,8 +33,6 @@ _NFNL_SUBSYS_NFTABLES = 10
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
-_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
-_NFGENMSG = struct.Struct(">BBH")  # struct nfgenmsg: family, version, number of a subsystem
 _RECEIVE = 65536
 
 
@@ -48,35 +47,21 @@ class Request(NamedTuple):
 
 
 def request(
-    what: str, kind: int, header: bytes, *attributes: bytes, flags: int = 0, ignore: tuple[int, ...] = ()
+    what: str,
+    kind: int,
+    message: nlmsg,
+    attributes: Sequence[tuple[str, object]] = (),
+    fields: Mapping[str, int] = NO_FIELDS,
+    *,
+    flags: int = 0,
+    ignore: tuple[int, ...] = (),
 ) -> Request:
-    """A Request with *header*, that of its own kind, and encoded *attributes*."""
-    return Request(what, kind, flags, header + b"".join(attributes), ignore)
-
-
-def attribute(kind: int, value: bytes) -> bytes:
-    """An attribute: length and *kind*, *value*, and zeros up to a multiple of four."""
-    return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
-
-
-def text(kind: int, value: str) -> bytes:
-    """An attribute that is a string."""
-    return attribute(kind, value.encode() + b"\0")
-
-
-def number(kind: int, value: int) -> bytes:
-    """An attribute that is a number of 32 bits, as this machine writes it."""
-    return attribute(kind, struct.pack("=I", value))
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    """An attribute that is made of others."""
-    return attribute(kind, b"".join(attributes))
-
-
-def netfilter_header(family: int, subsystem: int = 0) -> bytes:
-    """The header of all of netfilter's messages."""
-    return _NFGENMSG.pack(family, 0, subsystem)
+    """A Request of *message*, an empty one of pyroute2's, with *fields* of its own header and *attributes*."""
+    for name, value in fields.items():
+        message[name] = value
+    message["attrs"] = list(attributes)
+    message.encode()
+    return Request(what, kind, flags, bytes(message.data[_HEADER.size :]), ignore)
 
 
 class Netlink:
@@ -107,7 +92,7 @@ class Netlink:
 
     def transaction(self, requests: list[Request]) -> None:
         """Have nftables do all of *requests* or none. Raises the OSError of the first that it does not like."""
-        mark = request("transaction", _BATCH_BEGIN, netfilter_header(0, _NFNL_SUBSYS_NFTABLES))
+        mark = request("transaction", _BATCH_BEGIN, nfgen_msg(), fields={"res_id": _NFNL_SUBSYS_NFTABLES})
         batch = [mark, *requests, mark._replace(kind=_BATCH_END)]
         first = self._sequence + 1
         self._send(batch, acknowledged=len(requests))
@@ -186,18 +171,17 @@ def _failure(message: bytes, flags: int, asked: Request) -> OSError | None:
 
 def _explanation(message: bytes) -> str:
     """The kernel's sentence in an NLMSG_ERROR, which follows the code and the header of what was asked."""
-    for kind, value in attributes_of(message[_HEADER.size + 4 + _HEADER.size :]):
+    for kind, value in _attributes(message[_HEADER.size + 4 + _HEADER.size :]):
         if kind == _NLMSGERR_ATTR_MSG:
             return value.rstrip(b"\0").decode(errors="replace")
     return ""
 
 
-def attributes_of(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Kind and value of each attribute in *data*."""
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
     offset = 0
-    while offset + _ATTRIBUTE.size <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, offset)
-        if length < _ATTRIBUTE.size:
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
             return
-        yield kind & 0x3FFF, data[offset + _ATTRIBUTE.size : offset + length]
+        yield kind & 0x3FFF, data[offset + 4 : offset + length]
         offset += (length + 3) & ~3

@@ -1,27 +1,30 @@
-"""The words of an nftables rule, and the requests that make tables, chains, sets and rules.
+"""The words of an nftables rule, and the requests that make tables, chains, sets and rules, as pyroute2 encodes them.
 
 A rule is a list of expressions that the kernel runs one after the other on registers: load something into one, compare
 it or look it up in a set, and where nothing has said no, give a verdict. `nft --debug=netlink` shows the same language.
-Numbers of 32 bits are in network order here.
+
+Encoding an expression takes 0.1 ms, and most occur several times in our rules, so each is encoded once and kept.
 """
 
+import functools
 import struct
 from collections.abc import Iterable
 
-from slirp.netlink import (
-    CREATE,
-    NLM_F_APPEND,
-    NLM_F_CREATE,
-    Request,
-    attribute,
-    nested,
-    netfilter_header,
-    request,
-    text,
+from pyroute2.netlink import NLM_F_APPEND, NLM_F_CREATE
+from pyroute2.netlink.nfnetlink.nftsocket import (
+    nft_chain_msg,
+    nft_contains_expr,
+    nft_rule_msg,
+    nft_set_elem_list_msg,
+    nft_set_msg,
+    nft_table_msg,
 )
+
+from slirp.netlink import CREATE, Request, request
 
 Expression = bytes  # an attribute NFTA_LIST_ELEM
 Rule = list[Expression]
+_Value = dict[str, object]  # as pyroute2 takes it
 
 # <linux/netfilter/nf_tables.h>, <linux/netfilter.h>
 INET, IPV4, BRIDGE, IPV6 = 1, 2, 7, 10  # families
@@ -35,59 +38,59 @@ _REG_VERDICT, _REG_1, _REG_2 = 0, 1, 2
 _REG32_0 = 8  # register 1 is the same as the first four of these, which are of 4 bytes each
 _EQUAL, _NOT_EQUAL = 0, 1
 _SOCKET_TRANSPARENT = 0
-_LOOKUP_INVERTED = 1
+_LIST_ELEMENT = 1
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _REJECT_TCP_RESET, _REJECT_ICMPX, _PORT_UNREACHABLE = 1, 2, 1
 
-# Kinds of attributes, from the same headers
-_TABLE_NAME = 1
-_CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
-_HOOK_HOOKNUM, _HOOK_PRIORITY = 1, 2
-_RULE_TABLE, _RULE_CHAIN, _RULE_EXPRESSIONS = 1, 2, 4
-_SET_TABLE, _SET_NAME, _SET_KEY_TYPE, _SET_KEY_LEN, _SET_ID = 1, 2, 4, 5, 10
-_SET_ELEM_LIST_TABLE, _SET_ELEM_LIST_SET, _SET_ELEM_LIST_ELEMENTS = 1, 2, 3
-_SET_ELEM_KEY = 1
-_LIST_ELEM = 1
-_DATA_VALUE, _DATA_VERDICT = 1, 2
-_VERDICT_CODE, _VERDICT_CHAIN = 1, 2
-_EXPR_NAME, _EXPR_DATA = 1, 2
-_META_DREG, _META_KEY, _META_SREG = 1, 2, 3
-_PAYLOAD_DREG, _PAYLOAD_BASE, _PAYLOAD_OFFSET, _PAYLOAD_LEN = 1, 2, 3, 4
-_CMP_SREG, _CMP_OP, _CMP_DATA = 1, 2, 3
-_BITWISE_SREG, _BITWISE_DREG, _BITWISE_LEN, _BITWISE_MASK, _BITWISE_XOR = 1, 2, 3, 4, 5
-_LOOKUP_SET, _LOOKUP_SREG, _LOOKUP_FLAGS = 1, 2, 5
-_SOCKET_KEY, _SOCKET_DREG = 1, 2
-_IMMEDIATE_DREG, _IMMEDIATE_DATA = 1, 2
-_TPROXY_FAMILY, _TPROXY_REG_ADDR, _TPROXY_REG_PORT = 1, 2, 3
-_REJECT_TYPE, _REJECT_ICMP_CODE = 1, 2
+
+class _Encoded(nft_rule_msg):  # type: ignore[misc]
+    """A rule's message whose expressions are encoded already."""
+
+    nla_map = (
+        ("NFTA_RULE_UNSPEC", "none"),
+        ("NFTA_RULE_TABLE", "asciiz"),
+        ("NFTA_RULE_CHAIN", "asciiz"),
+        ("NFTA_RULE_HANDLE", "be64"),
+        ("NFTA_RULE_EXPRESSIONS", "cdata"),
+    )
 
 
 def table(name: str, family: int) -> Request:
-    return request(f"table {name}", _NEWTABLE, netfilter_header(family), text(_TABLE_NAME, name), flags=CREATE)
+    return request(
+        f"table {name}", _NEWTABLE, nft_table_msg(), [("NFTA_TABLE_NAME", name)], {"nfgen_family": family}, flags=CREATE
+    )
 
 
 def base_chain(name: str, of: str, family: int, hook: int, priority: int, policy: int) -> Request:
     """A chain that packets come to by themselves, at *hook*; *policy* is for those that no rule has an opinion on."""
-    where = _number(_HOOK_HOOKNUM, hook), _number(_HOOK_PRIORITY, priority & 0xFFFFFFFF)
-    return _chain(
-        name, of, family, nested(_CHAIN_HOOK, *where), _number(_CHAIN_POLICY, policy), text(_CHAIN_TYPE, "filter")
-    )
+    where = [("NFTA_HOOK_HOOKNUM", hook), ("NFTA_HOOK_PRIORITY", priority)]
+    attributes: list[tuple[str, object]] = [
+        ("NFTA_CHAIN_TABLE", of),
+        ("NFTA_CHAIN_NAME", name),
+        ("NFTA_CHAIN_HOOK", {"attrs": where}),
+        ("NFTA_CHAIN_POLICY", policy),
+        ("NFTA_CHAIN_TYPE", "filter"),
+    ]
+    return request(f"chain {name}", _NEWCHAIN, nft_chain_msg(), attributes, {"nfgen_family": family}, flags=CREATE)
 
 
 def chain(name: str, of: str, family: int) -> Request:
     """A chain that rules lead to."""
-    return _chain(name, of, family)
-
-
-def _chain(name: str, of: str, family: int, *attributes: bytes) -> Request:
-    attributes = text(_CHAIN_TABLE, of), text(_CHAIN_NAME, name), *attributes
-    return request(f"chain {name}", _NEWCHAIN, netfilter_header(family), *attributes, flags=CREATE)
+    attributes: list[tuple[str, object]] = [("NFTA_CHAIN_TABLE", of), ("NFTA_CHAIN_NAME", name)]
+    return request(f"chain {name}", _NEWCHAIN, nft_chain_msg(), attributes, {"nfgen_family": family}, flags=CREATE)
 
 
 def rule(in_chain: str, of: str, family: int, expressions: Rule) -> Request:
-    attributes = text(_RULE_TABLE, of), text(_RULE_CHAIN, in_chain), nested(_RULE_EXPRESSIONS, *expressions)
+    attributes: list[tuple[str, object]] = [
+        ("NFTA_RULE_TABLE", of),
+        ("NFTA_RULE_CHAIN", in_chain),
+        ("NFTA_RULE_EXPRESSIONS", b"".join(expressions)),
+    ]
+    flags = NLM_F_CREATE | NLM_F_APPEND
     words = " ".join(_name(expression) for expression in expressions)
-    what, flags = f"rule in {in_chain} ({words})", NLM_F_CREATE | NLM_F_APPEND
-    return request(what, _NEWRULE, netfilter_header(family), *attributes, flags=flags)
+    return request(
+        f"rule in {in_chain} ({words})", _NEWRULE, _Encoded(), attributes, {"nfgen_family": family}, flags=flags
+    )
 
 
 def hash_set(name: str, of: str, family: int, number: int, types: Iterable[int], length: int) -> Request:
@@ -95,14 +98,14 @@ def hash_set(name: str, of: str, family: int, number: int, types: Iterable[int],
     key_type = 0
     for one in types:
         key_type = key_type << 6 | one
-    attributes = (
-        text(_SET_TABLE, of),
-        text(_SET_NAME, name),
-        _number(_SET_KEY_TYPE, key_type),
-        _number(_SET_KEY_LEN, length),
-        _number(_SET_ID, number),
-    )
-    return request(f"set {name}", _NEWSET, netfilter_header(family), *attributes, flags=CREATE)
+    attributes: list[tuple[str, object]] = [
+        ("NFTA_SET_TABLE", of),
+        ("NFTA_SET_NAME", name),
+        ("NFTA_SET_KEY_TYPE", key_type),
+        ("NFTA_SET_KEY_LEN", length),
+        ("NFTA_SET_ID", number),
+    ]
+    return request(f"set {name}", _NEWSET, nft_set_msg(), attributes, {"nfgen_family": family}, flags=CREATE)
 
 
 def add_elements(name: str, of: str, family: int, keys: Iterable[bytes]) -> Request:
@@ -114,62 +117,54 @@ def remove_elements(name: str, of: str, family: int, keys: Iterable[bytes]) -> R
 
 
 def _elements(kind: int, name: str, of: str, family: int, keys: Iterable[bytes], flags: int) -> Request:
-    elements = [nested(_LIST_ELEM, nested(_SET_ELEM_KEY, attribute(_DATA_VALUE, key))) for key in keys]
-    attributes = (
-        text(_SET_ELEM_LIST_TABLE, of),
-        text(_SET_ELEM_LIST_SET, name),
-        nested(_SET_ELEM_LIST_ELEMENTS, *elements),
+    elements = [{"attrs": [("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", key)]})]} for key in keys]
+    attributes: list[tuple[str, object]] = [
+        ("NFTA_SET_ELEM_LIST_TABLE", of),
+        ("NFTA_SET_ELEM_LIST_SET", name),
+        ("NFTA_SET_ELEM_LIST_ELEMENTS", elements),
+    ]
+    return request(
+        f"elements of {name}", kind, nft_set_elem_list_msg(), attributes, {"nfgen_family": family}, flags=flags
     )
-    return request(f"elements of {name}", kind, netfilter_header(family), *attributes, flags=flags)
 
 
+@functools.cache
 def meta(what: int, *, word: int = 0) -> Expression:
     """Load a fact of the packet's into the *word*th 4-byte register."""
-    return _expression("meta", _number(_META_KEY, what), _number(_META_DREG, _REG32_0 + word))
+    return _expression("meta", key=what, dreg=_REG32_0 + word)
 
 
+@functools.cache
 def payload(header: int, offset: int, length: int, *, word: int = 0) -> Expression:
     """Load bytes of the packet, from *header*'s *offset*, into registers from the *word*th on; zeros fill the last."""
-    return _expression(
-        "payload",
-        _number(_PAYLOAD_DREG, _REG32_0 + word),
-        _number(_PAYLOAD_BASE, header),
-        _number(_PAYLOAD_OFFSET, offset),
-        _number(_PAYLOAD_LEN, length),
-    )
+    return _expression("payload", dreg=_REG32_0 + word, base=header, offset=offset, len=length)
 
 
+@functools.cache
 def equals(value: bytes) -> Expression:
-    return _compare(_EQUAL, value)
+    return _expression("cmp", sreg=_REG32_0, op=_EQUAL, data=_value(value))
 
 
+@functools.cache
 def differs(value: bytes) -> Expression:
-    return _compare(_NOT_EQUAL, value)
+    return _expression("cmp", sreg=_REG32_0, op=_NOT_EQUAL, data=_value(value))
 
 
-def _compare(operation: int, value: bytes) -> Expression:
-    return _expression("cmp", _number(_CMP_SREG, _REG32_0), _number(_CMP_OP, operation), _value(_CMP_DATA, value))
-
-
+@functools.cache
 def masked(mask: bytes) -> Expression:
-    return _expression(
-        "bitwise",
-        _number(_BITWISE_SREG, _REG32_0),
-        _number(_BITWISE_DREG, _REG32_0),
-        _number(_BITWISE_LEN, len(mask)),
-        _value(_BITWISE_MASK, mask),
-        _value(_BITWISE_XOR, bytes(len(mask))),
-    )
+    zero = _value(bytes(len(mask)))
+    return _expression("bitwise", sreg=_REG32_0, dreg=_REG32_0, len=len(mask), mask=_value(mask), xor=zero)
 
 
+@functools.cache
 def is_in(name: str) -> Expression:
     """The registers' bytes are a key of the set."""
-    return _expression("lookup", text(_LOOKUP_SET, name), _number(_LOOKUP_SREG, _REG32_0))
+    return _expression("lookup", set=name, sreg=_REG32_0)
 
 
+@functools.cache
 def is_not_in(name: str) -> Expression:
-    flags = _number(_LOOKUP_FLAGS, _LOOKUP_INVERTED)
-    return _expression("lookup", text(_LOOKUP_SET, name), _number(_LOOKUP_SREG, _REG32_0), flags)
+    return _expression("lookup", set=name, sreg=_REG32_0, flags=("NFT_LOOKUP_F_INV",))
 
 
 def is_link(which: int, index: int) -> Rule:
@@ -184,73 +179,69 @@ def is_protocol(number: int) -> Rule:
 
 def is_ours() -> Rule:
     """The packet belongs to a connected transparent socket."""
-    load = _expression("socket", _number(_SOCKET_KEY, _SOCKET_TRANSPARENT), _number(_SOCKET_DREG, _REG32_0))
-    return [load, equals(b"\1")]
+    return [_expression("socket", key=_SOCKET_TRANSPARENT, dreg=_REG32_0), equals(b"\1")]
 
 
 def set_mark(mark: int) -> Rule:
-    store = _expression("meta", _number(_META_KEY, MARK), _number(_META_SREG, _REG32_0))
-    return [_load(_REG32_0, struct.pack("=I", mark)), store]
+    number = _value(struct.pack("=I", mark))
+    load = _expression("immediate", dreg=_REG32_0, data=number)
+    return [load, _expression("meta", key=MARK, sreg=_REG32_0)]
 
 
 def to_listener(family: int, address: bytes, port: int) -> Rule:
     """The packet is for the transparent listener at *address* and *port*; without one the rule ends here."""
-    hand_over = _expression(
-        "tproxy",
-        _number(_TPROXY_FAMILY, family),
-        _number(_TPROXY_REG_ADDR, _REG_1),
-        _number(_TPROXY_REG_PORT, _REG_2),
-    )
-    return [_load(_REG_1, address), _load(_REG_2, struct.pack(">H", port)), hand_over]
+    return [
+        _expression("immediate", dreg=_REG_1, data=_value(address)),
+        _expression("immediate", dreg=_REG_2, data=_value(struct.pack(">H", port))),
+        _expression("tproxy", family=family, reg_addr=_REG_1, reg_port=_REG_2),
+    ]
 
 
+@functools.cache
 def accept() -> Expression:
-    return _verdict(_number(_VERDICT_CODE, ACCEPT))
+    return _verdict([("NFTA_VERDICT_CODE", ACCEPT)])
 
 
+@functools.cache
 def drop() -> Expression:
-    return _verdict(_number(_VERDICT_CODE, DROP))
+    return _verdict([("NFTA_VERDICT_CODE", DROP)])
 
 
+@functools.cache
 def goto(name: str) -> Expression:
-    return _verdict(_number(_VERDICT_CODE, _GOTO & 0xFFFFFFFF), text(_VERDICT_CHAIN, name))
+    return _verdict([("NFTA_VERDICT_CODE", _GOTO), ("NFTA_VERDICT_CHAIN", name)])
 
 
+@functools.cache
 def reset() -> Expression:
     """Drop, and answer with a TCP reset."""
-    return _reject(_REJECT_TCP_RESET, 0)
+    return _expression("reject", type=_REJECT_TCP_RESET, icmp_code=0)
 
 
+@functools.cache
 def unreachable() -> Expression:
     """Drop, and answer that nobody listens."""
-    return _reject(_REJECT_ICMPX, _PORT_UNREACHABLE)
+    return _expression("reject", type=_REJECT_ICMPX, icmp_code=_PORT_UNREACHABLE)
 
 
-def _reject(kind: int, code: int) -> Expression:
-    return _expression("reject", _number(_REJECT_TYPE, kind), attribute(_REJECT_ICMP_CODE, bytes((code,))))
+def _verdict(attributes: list[tuple[str, object]]) -> Expression:
+    data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": attributes})]}
+    return _expression("immediate", dreg=_REG_VERDICT, data=data)
 
 
-def _verdict(*attributes: bytes) -> Expression:
-    data = nested(_IMMEDIATE_DATA, nested(_DATA_VERDICT, *attributes))
-    return _expression("immediate", _number(_IMMEDIATE_DREG, _REG_VERDICT), data)
+def _value(value: bytes) -> _Value:
+    return {"attrs": [("NFTA_DATA_VALUE", value)]}
 
 
-def _load(register: int, value: bytes) -> Expression:
-    return _expression("immediate", _number(_IMMEDIATE_DREG, register), _value(_IMMEDIATE_DATA, value))
-
-
-def _value(kind: int, value: bytes) -> bytes:
-    return nested(kind, attribute(_DATA_VALUE, value))
-
-
-def _number(kind: int, value: int) -> bytes:
-    return attribute(kind, struct.pack(">I", value))
-
-
-def _expression(name: str, *attributes: bytes) -> Expression:
-    return nested(_LIST_ELEM, text(_EXPR_NAME, name), nested(_EXPR_DATA, *attributes))
+def _expression(name: str, **attributes: object) -> Expression:
+    data = [(f"NFTA_{name.upper()}_{key.upper()}", value) for key, value in attributes.items()]
+    message = nft_contains_expr.nft_expr()
+    message.setvalue({"attrs": [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", {"attrs": data})]})
+    message.encode()
+    content = bytes(message.data[_ATTRIBUTE.size : message.length])
+    return _ATTRIBUTE.pack(message.length, _LIST_ELEMENT) + content + bytes(-message.length % 4)
 
 
 def _name(expression: Expression) -> str:
-    """_EXPR_NAME, which is the first attribute in it, behind two headers of four bytes."""
-    return expression[8:].partition(b"\0")[0].decode()
+    """NFTA_EXPR_NAME, which is the first attribute in it."""
+    return expression[2 * _ATTRIBUTE.size :].partition(b"\0")[0].decode()

@@ -32,6 +32,7 @@ LIBRARIES = {
     "ctypes": ("rootless/linux/", "fuse/syscalls.py", "slirp/syscalls.py"),
     "isal": ("rootless/store/",),
     "pyfuse3": ("fuse/scheduler.py",),
+    "pyroute2": ("slirp/",),
     "requests": ("rootless/registry/",),
     "tarfile": (),
     "tomli": ("rootless/",),

@@ -18,7 +18,7 @@ def command() -> list[str]:
     """The argument list that runs `python -m slirp`, as the user's configuration wants it."""
     from rootless.engine.configuration import load_configuration
 
-    return [*sealed.command("slirp.__main__"), "--path", load_configuration().network_tcp]
+    return [*sealed.command("slirp.__main__", third_party=True), "--path", load_configuration().network_tcp]
 
 
 def seal() -> None:

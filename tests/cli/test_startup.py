@@ -23,6 +23,7 @@ HEAVY = {
     "logging",
     "pathlib",
     "platform",
+    "pyroute2",
     "requests",
     "shutil",
     "socket",

@@ -274,6 +274,7 @@ def test_this_kernel_takes_the_rules() -> None:
 
 def test_without_tproxy_the_probe_says_so_and_the_rest_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "_prerouting", lambda: [nft.to_listener(99, b"\x7f\0\0\1", 1)])
+    rules.network_rules.cache_clear()
 
     def inside() -> tuple[bool, bool, str, list[str]]:
         filters, tproxy, reason = support = probe()
@@ -281,7 +282,10 @@ def test_without_tproxy_the_probe_says_so_and_the_rest_holds(monkeypatch: pytest
             assert "tproxy4" not in network.fds
             return filters, tproxy, reason, arrivals(box, other, list(hostile(box, other)))
 
-    filters, tproxy, reason, forged = in_namespace(inside)
+    try:
+        filters, tproxy, reason, forged = in_namespace(inside)
+    finally:
+        rules.network_rules.cache_clear()
     assert (filters, tproxy) == (True, False)
     assert reason.startswith("rule in prerouting (immediate immediate tproxy): ")
     assert forged == []
@@ -289,7 +293,11 @@ def test_without_tproxy_the_probe_says_so_and_the_rest_holds(monkeypatch: pytest
 
 def test_without_nftables_the_probe_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, "_forward", lambda: [[nft.is_in("no such set")]])
-    support = in_namespace(lambda: tuple(probe()))
+    rules.network_rules.cache_clear()
+    try:
+        support = in_namespace(lambda: tuple(probe()))
+    finally:
+        rules.network_rules.cache_clear()
     assert support == (False, False, "rule in forward (lookup): No such file or directory")
 
 
