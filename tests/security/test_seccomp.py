@@ -1,5 +1,6 @@
 """System calls that a container must not make (S01 to S08, X17, X23), made from within, on every way in."""
 
+import ctypes
 import errno
 import json
 import os
@@ -27,6 +28,7 @@ ALLOW = seccomp.ALLOW
 # Linux lets these past every filter since 6.14: the code that it writes into a traced program makes them.
 UNFILTERED = {(AUDIT_X86_64, X86_64[name]) for name in ("uretprobe", "uprobe")}
 NEWUSER, NEWNS, SIGCHLD = 0x10000000, 0x00020000, 17
+SESSION_KEYRING, KEYCTL_UNLINK, KEYCTL_SEARCH, KEYCTL_READ = -3, 9, 10, 11
 AF_ALG, AF_VSOCK, AF_UNIX = 38, 40, 1
 MOUNTS = (
     *("mount", "umount2", "fsopen", "fsmount", "fsconfig", "fspick", "open_tree", "move_mount", "mount_setattr"),
@@ -112,6 +114,30 @@ def test_with_the_capability_mounts_are_allowed(box: Box) -> None:  # S04
 def test_what_opens_the_kernel_is_refused(box: Box) -> None:  # S05 X17
     calls = [(X86_64[name], 0, 0, 0, 0, 0) for name in KERNEL]
     assert results(box, *calls) == [-errno.EPERM] * len(calls)
+
+
+@pytest.fixture
+def key() -> Iterator[int]:
+    """The serial number of a key in our session's keyring, which what we start inherits."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    secret = b"a secret of the session"
+    serial = libc.syscall(X86_64["add_key"], b"user", b"rootless-test", secret, len(secret), SESSION_KEYRING)
+    assert serial > 0, os.strerror(ctypes.get_errno())
+    try:
+        yield serial
+    finally:
+        libc.syscall(X86_64["keyctl"], KEYCTL_UNLINK, serial, SESSION_KEYRING)
+
+
+def test_keys_of_the_session_stay_outside(box: Box, key: int) -> None:  # X17
+    """Also where keyctl(2) may be called, since a container has a session's keyring of its own."""
+    call, search = X86_64["keyctl"], (KEYCTL_SEARCH, SESSION_KEYRING, "=user", "=rootless-test", 0)
+    calls: list[tuple[int | str, ...]] = [(call, KEYCTL_READ, key, "%", 64), (call, *search)]
+    assert results(box, *calls) == [-errno.EPERM] * 2
+    for options in (("--security-opt", "seccomp=unconfined"), ("--privileged",)):
+        read, found = results(box, *calls, options=options)
+        assert read in (-errno.EACCES, -errno.ENOKEY, -errno.EPERM)
+        assert found == -errno.ENOKEY
 
 
 def test_calls_of_the_future_are_not_there(box: Box) -> None:  # S06
