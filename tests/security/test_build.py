@@ -152,6 +152,31 @@ def test_cache_mounts_are_not_left(box: Box, tmp_path: Path) -> None:  # B05, CV
     assert not list(box.rootless.tree.rglob("x"))
 
 
+def test_a_cache_that_another_build_changes_is_not_left(box: Box, tmp_path: Path) -> None:  # B05, CVE-2024-23651
+    """One build swaps a directory of the cache for a link that leads outside, others mount it."""
+    canary = Canary(tmp_path / "victim")
+    swap = "mv -T sub t; mv -T link sub; mv -T sub link; mv -T t sub"
+    script = f"cd /c; mkdir sub; ln -s {canary.top} link; touch sub/here; while true; do {swap}; done"
+    place = context(box, tmp_path / "swaps", f"FROM BASE\nRUN --mount=type=cache,target=/c,id=swap {script}\n")
+    swaps = box.rootless.start("build", *FLAGS, place)
+    try:
+        assert wait_until(lambda: list((box.rootless.data / "rootless/build/mounts").glob("*/data/*")))
+        outcomes = set()
+        for _ in range(100 if LONG else 12):
+            script = "ls /m; cat /m/passwd; touch /m/x; true"
+            text = f"FROM BASE\nRUN --mount=type=cache,target=/m,id=swap,source=sub {script}\n"
+            place = context(box, tmp_path / "context", text)
+            status, said = no_traceback(box.rootless, "build", "--no-cache", *FLAGS, place)
+            assert SECRET.decode() not in said
+            outcomes.add(status)
+    finally:
+        swaps.kill()
+        swaps.communicate()
+    assert 0 in outcomes
+    assert canary.changes() == []
+    assert wait_until(lambda: not [line for line in box.rootless.processes().values() if "mv" in line.split()])
+
+
 def test_stubs_of_mounts_are_removed_inside(box: Box, tmp_path: Path) -> None:  # B06, CVE-2024-23652
     canary = Canary(tmp_path / "victim")
     for swap in (f"ln -s {canary.top} /made", "mkdir -p /made/sub && touch /made/sub/file", "echo x > /made"):
