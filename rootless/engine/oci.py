@@ -9,13 +9,15 @@ import json
 import os
 from typing import Any
 
+from rootless.engine import seccomp
 from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound, RootlessError
 from rootless.linux import files, namespaces, processes
 from rootless.linux.directories import runtime_directory
 from rootless.runtime import channel, container, user_namespace
 from rootless.runtime.launcher import Launcher
-from rootless.spec import runtime, seccomp
+from rootless.spec import runtime
 from rootless.spec.runtime import Config
+from rootless.spec.seccomp import parse as parse_seccomp
 from rootless.store.containers import check_name
 from rootless.store.layout import remove_path
 
@@ -47,7 +49,7 @@ class Oci:
         except FileExistsError:
             raise Conflict(f"container with id {container_id} already exists") from None
         try:
-            created = self._launch(directory, bundle, terminal)
+            created = self._launch(directory, bundle, config, terminal)
             _finish(created, console_socket, pid_file)
             record = {
                 "id": container_id,
@@ -62,13 +64,15 @@ class Oci:
             raise
         return created.pid
 
-    def _launch(self, directory: str, bundle: str, terminal: bool) -> container.Created:
+    def _launch(self, directory: str, bundle: str, config: Config, terminal: bool) -> container.Created:
         _enter_namespace()
+        section = config["linux"].get("seccomp")
+        filtered = None if section is None else seccomp.filter_of(runtime_directory(), section)
         directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         gate = channel.listen(f"/proc/self/fd/{directory_fd}/gate")
         os.close(directory_fd)
         try:
-            return container.create(Launcher(), bundle, None if terminal else (0, 1, 2), _warn, gate.fileno())
+            return container.create(Launcher(filtered), bundle, None if terminal else (0, 1, 2), _warn, gate.fileno())
         finally:
             gate.close()
 
@@ -204,7 +208,7 @@ def _refuse(config: Config) -> None:
         if value:
             raise HostUnsupported(f"config.json: {path} is not supported yet")
     if (section := linux.get("seccomp")) is not None:
-        seccomp.parse(section, "config.json: linux.seccomp")
+        parse_seccomp(section, "config.json: linux.seccomp")
         if "compiled" in section:
             raise InvalidInput("config.json: linux.seccomp.compiled: only rootless itself writes that")
     for namespace in linux["namespaces"]:

@@ -9,6 +9,7 @@ process; so what came of it is kept in the run directory, under a name that says
 import base64
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -16,6 +17,7 @@ from rootless import spec
 from rootless.engine.context import Engine
 from rootless.errors import InvalidInput
 from rootless.linux import capabilities, files
+from rootless.runtime.seccomp import Filter, compile_section
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
 
@@ -31,10 +33,23 @@ def section(engine: Engine, record: Record, bounding: list[str]) -> Config | Non
     wanted = record.get("seccomp", "")
     if wanted == UNCONFINED or (not wanted and record["privileged"]):
         return None
-    path = os.path.join(engine.layout.run, "seccomp", _name(wanted or BUILTIN, bounding))
+    name = _name(wanted or BUILTIN, bounding)
+    return _kept(engine.layout.run, name, lambda: make(wanted or BUILTIN, bounding))
+
+
+def filter_of(run: str, described: Config) -> Filter:
+    """The filter of a section that somebody else has written; *run* is the run directory. Raises as compiling does."""
+    text = json.dumps(described, separators=(",", ":"))
+    kept = _kept(run, _name(text, []), lambda: _with_program(described))
+    return Filter(base64.b64decode(kept["compiled"]["program"]), kept["compiled"]["flags"])
+
+
+def _kept(run: str, name: str, how: Callable[[], Config]) -> Config:
+    """What is in the run directory under *name*, made if it is not there."""
+    path = os.path.join(run, "seccomp", name)
     with suppress(OSError, ValueError), open(path, "rb") as file:
         return dict(json.loads(file.read()))
-    made = make(wanted or BUILTIN, bounding)
+    made = how()
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     files.replace_file(path, json.dumps(made, separators=(",", ":")).encode(), durable=False)
     return made
@@ -57,16 +72,18 @@ def _name(wanted: str, bounding: list[str]) -> str:
 def make(wanted: str, bounding: list[str]) -> Config:
     """The section, from the table or from a profile's text; with `compiled`, which runtime/seccomp.py installs."""
     # In the run directory as a rule.
-    from rootless.runtime.seccomp import compile_section
     from rootless.spec import seccomp_builtin, seccomp_profile
 
     profile = seccomp_builtin.profile() if wanted == BUILTIN else seccomp_profile.load(wanted)
     machine = os.uname()
     kernel = seccomp_profile.parse_kernel(machine.release) or (0, 0)
     circumstances = seccomp_profile.Circumstances(frozenset(bounding), machine.machine, kernel)
-    made = seccomp_profile.resolve(profile, circumstances)
-    compiled = compile_section(made)
-    return {**made, "compiled": {"flags": compiled.flags, "program": base64.b64encode(compiled.program).decode()}}
+    return _with_program(seccomp_profile.resolve(profile, circumstances))
+
+
+def _with_program(described: Config) -> Config:
+    compiled = compile_section(described)
+    return {**described, "compiled": {"flags": compiled.flags, "program": base64.b64encode(compiled.program).decode()}}
 
 
 def without_program(made: Config | None) -> Config | None:

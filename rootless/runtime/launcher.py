@@ -11,6 +11,10 @@ from rootless.linux import namespaces, processes
 from rootless.runtime import channel
 from rootless.runtime.channel import Socket
 
+TYPE_CHECKING = False  # without loading `typing`
+if TYPE_CHECKING:
+    from rootless.runtime.seccomp import Filter
+
 _CLONE_PARENT = 0x8000
 
 
@@ -19,12 +23,13 @@ class Launcher:
 
     __slots__ = ("channel", "pid")
 
-    def __init__(self) -> None:
+    def __init__(self, filtered: "Filter | None" = None) -> None:
+        """*filtered* is the filter of the bundle that will come, where that is known already."""
         self.channel, theirs = channel.pair()
         self.pid = os.fork()
         if self.pid == 0:
             self.channel.close()
-            _wait_for_bundle(theirs)
+            _wait_for_bundle(theirs, filtered)
         theirs.close()
 
     def launch(self, bundle: str, stdio: tuple[int, int, int] | None, gate_fd: int | None = None) -> None:
@@ -40,7 +45,7 @@ def _only(sock: Socket) -> Socket:
     return channel.adopt(3)
 
 
-def _wait_for_bundle(to_parent: Socket) -> None:
+def _wait_for_bundle(to_parent: Socket, filtered: "Filter | None") -> None:
     """The child. Never returns."""
     try:
         to_parent = _only(to_parent)
@@ -58,7 +63,7 @@ def _wait_for_bundle(to_parent: Socket) -> None:
         directory = os.fsdecode(bundle)
         with open(os.path.join(directory, "config.json"), "rb") as file:
             config = json.loads(file.read())
-        filtered = seccomp.prepare(config["linux"].get("seccomp"))
+        filtered = filtered or seccomp.prepare(config["linux"].get("seccomp"))
         for path, flag in init.joined_namespaces(config):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             namespaces.setns(fd, flag)
