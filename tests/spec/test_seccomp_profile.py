@@ -2,12 +2,17 @@
 
 import json
 import re
+from contextlib import suppress
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rootless.errors import InvalidInput
+from rootless.errors import HostUnsupported, InvalidInput
 from rootless.spec import seccomp_builtin
+from rootless.spec.seccomp import parse
+from rootless.spec.seccomp_filter import compile_filter
 from rootless.spec.seccomp_numbers import ARCHITECTURES, numbers
 from rootless.spec.seccomp_profile import Circumstances, load, parse_kernel, resolve
 
@@ -86,6 +91,24 @@ def test_what_is_left_is_a_section_of_the_runtime_specification() -> None:
 def test_what_is_no_profile_is_refused(text: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=re.escape(said)):
         load(text)
+
+
+KEYS = ("defaultAction", "defaultErrnoRet", "architectures", "archMap", "architecture", "subArchitectures", "syscalls",
+        "names", "name", "action", "errnoRet", "args", "index", "value", "valueTwo", "op", "includes", "excludes",
+        "caps", "arches", "minKernel", "flags", "listenerPath")  # fmt: skip
+WORDS = ("SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_NOTIFY", "SCMP_CMP_EQ", "SCMP_ARCH_X86", "read", "4.8", "")
+leaves = st.none() | st.booleans() | st.integers(-1, 7) | st.just(2**64) | st.sampled_from(WORDS)
+anything = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYS), anything, max_size=6))
+@settings(max_examples=300, deadline=None)
+def test_whatever_stands_in_a_file_is_a_profile_or_an_error(document: dict[str, Any]) -> None:
+    with suppress(InvalidInput, HostUnsupported):
+        section = resolve(load(json.dumps(document)), HERE)
+        compile_filter(parse(section), "x86_64")
 
 
 @pytest.mark.parametrize(
