@@ -57,6 +57,13 @@ class _Opened(NamedTuple):
     layers: tuple[Descriptor, ...]
 
 
+class _Parts(NamedTuple):
+    """What images consist of, each part once: images that share layers need no more open files than one."""
+
+    blobs: dict[str, _Blob]  # by their names in the archive
+    layers: dict[tuple[ChainID, Digest], Descriptor]  # as an image has a layer -> what stands for it here
+
+
 def save(
     engine: Engine, names: Sequence[str], write: Write, *, platform: str = "", form: str = "docker-archive"
 ) -> None:
@@ -75,9 +82,9 @@ def save(
                 known = images.setdefault(tagged.id, _Saved(tagged, []))
                 if reference and reference not in known.tags:
                     known.tags.append(reference)
-        blobs: dict[str, _Blob] = {}
-        opened = [_open(engine, saved, blobs, held) for saved in images.values()]
-        _write_archive(engine, opened, blobs, write, form)
+        parts = _Parts({}, {})
+        opened = [_open(engine, saved, parts, held) for saved in images.values()]
+        _write_archive(engine, opened, parts.blobs, write, form)
 
 
 def _find(engine: Engine, name: str) -> tuple[Image, list[tuple[Image, Reference | None]]]:
@@ -101,8 +108,8 @@ def _repository(name: str) -> Reference | None:
     return None if reference.tag or reference.digest else reference
 
 
-def _open(engine: Engine, saved: _Saved, blobs: dict[str, _Blob], held: ExitStack) -> _Opened:
-    """Add all that the image consists of to *blobs*; nothing of it can vanish until *held* is left."""
+def _open(engine: Engine, saved: _Saved, parts: _Parts, held: ExitStack) -> _Opened:
+    """Add all that the image consists of to *parts*; nothing of it can vanish until *held* is left."""
     image = saved.image
     with engine.layout.lock(image_lock(image.id), shared=True):
         engine.images.load(image.id)
@@ -110,12 +117,14 @@ def _open(engine: Engine, saved: _Saved, blobs: dict[str, _Blob], held: ExitStac
         manifest = engine.blobs.read(Digest(image.manifest["digest"]), MAX_MANIFEST_SIZE)
         layers = []
         for place, descriptor in enumerate(layer_descriptors(engine, image)):
-            layer, blob = _open_layer(engine, image, place, descriptor, held)
-            layers.append(layer)
-            blobs.setdefault(blob_name(layer.digest), blob)
+            key = (image.layers[place], descriptor.digest)
+            if key not in parts.layers:
+                parts.layers[key], blob = _open_layer(engine, image, place, descriptor, held)
+                parts.blobs.setdefault(blob_name(parts.layers[key].digest), blob)
+            layers.append(parts.layers[key])
     data, media_type = replace_layers(manifest, image.manifest["media_type"], layers)
     for document in (config, data):
-        blobs[blob_name(digest_of(document))] = _Blob(len(document), data=document)
+        parts.blobs[blob_name(digest_of(document))] = _Blob(len(document), data=document)
     return _Opened(image, saved.tags, Descriptor(media_type, digest_of(data), len(data)), tuple(layers))
 
 

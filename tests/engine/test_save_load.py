@@ -105,6 +105,18 @@ def test_an_archive_has_the_form_of_dockers(image: Image, source: Installation) 
     assert json.loads(files["repositories"]) == {name.rpartition(":")[0]: {"latest": ours["Layers"][-1][13:]}}
 
 
+def test_images_that_share_layers_need_no_more_open_files_than_one(image: Image, rootless: Installation) -> None:
+    rootless.run("pull", "-q", image("whiteouts"))
+    names = [f"shared:{number}" for number in range(12)]
+    for name in names:
+        dockerfile = f"FROM {image('whiteouts')}\nLABEL name={name}\n"
+        rootless.run("build", "-q", "-t", name, "-", input=dockerfile)
+    command = ["prlimit", "--nofile=32", *rootless.command("save", *names)]
+    done = subprocess.run(command, env=rootless.env, capture_output=True, check=False)
+    assert not done.stderr
+    assert len(json.loads(members(done.stdout)["manifest.json"])) == len(names)
+
+
 def test_several_images_share_what_they_have_in_common(
     image: Image, source: Installation, rootless: Installation
 ) -> None:
