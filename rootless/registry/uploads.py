@@ -99,11 +99,11 @@ class Upload:
         self._chunk = smaller
 
     def weigh(self, failure: TemporaryFailure) -> None:
-        """A failure after which the registry had more than after the last one costs no attempt."""
+        """A failure after which the registry had more than after any before costs no attempt."""
         self.is_certain = False
         if self.offset - self._at_failure >= _PROGRESS_WORTH_AN_ATTEMPT:
             failure.cost = 0
-        self._at_failure = self.offset
+        self._at_failure = max(self._at_failure, self.offset)
 
     def _believe(self, response: Response) -> None:
         """Take in Range. "0-0" is what docker-registry says of nothing at all."""

@@ -202,6 +202,15 @@ def test_without_progress_it_is_given_up(pusher: Pusher, faults: FaultRegistry) 
     assert len(faults.seen(UPLOADS, "PUT")) == HASTE.attempts
 
 
+def test_progress_that_is_lost_again_and_again_costs_attempts(pusher: Pusher, faults: FaultRegistry) -> None:
+    gone = Fault(status=404, body=errors("BLOB_UPLOAD_UNKNOWN", "gone"))
+    faults.script(f"PUT {UPLOADS}", [Fault(take=2 << 20)], forever=True)
+    faults.script(f"GET {UPLOADS}", [Fault(), gone] * 50)
+    with pytest.raises(RegistryFailure):
+        push(pusher, faults)
+    assert len(faults.seen(UPLOADS, "PUT")) < 4 * HASTE.attempts
+
+
 @pytest.mark.parametrize(
     "answer",
     [
