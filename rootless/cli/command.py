@@ -381,6 +381,9 @@ class Settings(Options):
     storage_driver: str = text("--storage-driver", help='How containers get their root ("overlay", "fuse")')
     version: bool = flag("-v", "--version", help="Print version information and quit")
 
+    # The options between a management command and its verb, where it has any.
+    group: "Options | None" = None
+
     # The helper that was started before the command's own module was imported, if it needs one.
     prepared: "Prepared | None" = None
 
@@ -513,6 +516,15 @@ def command(
         )
 
     return declare
+
+
+def load_options(target: str) -> type[Options]:
+    """Import the module of *target*, "compose_options:ComposeOptions", and with it a table of options."""
+    module, _, name = target.partition(":")
+    full_name = f"rootless.cli.{module}"
+    __import__(full_name)
+    loaded: type[Options] = getattr(sys.modules[full_name], name)
+    return loaded
 
 
 def load(target: str) -> Command:

@@ -12,8 +12,18 @@ from typing import NoReturn
 import click
 from click.shell_completion import CompletionItem
 
-from rootless.cli import COMMANDS, COMMON, MANAGEMENT, SUMMARIES
-from rootless.cli.command import ArgumentsError, Command, LineError, Option, Options, Settings, load, quoted
+from rootless.cli import COMMANDS, COMMON, GROUP_OPTIONS, MANAGEMENT, SUMMARIES
+from rootless.cli.command import (
+    ArgumentsError,
+    Command,
+    LineError,
+    Option,
+    Options,
+    Settings,
+    load,
+    load_options,
+    quoted,
+)
 
 
 def help_of(path: str) -> str:
@@ -63,7 +73,8 @@ def _group(path: str) -> "Group":
 
 
 def _management(name: str) -> "Group":
-    return Group(name, MANAGEMENT[name], table=Options, help=SUMMARIES[name])
+    table = load_options(GROUP_OPTIONS[name]) if name in GROUP_OPTIONS else Options
+    return Group(name, MANAGEMENT[name], table=table, help=SUMMARIES[name])
 
 
 class CommandHelp(click.Command):

@@ -22,8 +22,8 @@ import os
 import sys
 
 from rootless import __version__
-from rootless.cli import COMMANDS, MANAGEMENT, streams
-from rootless.cli.command import HelpWanted, LineError, Options, Settings, denial, load
+from rootless.cli import COMMANDS, GROUP_OPTIONS, MANAGEMENT, streams
+from rootless.cli.command import HelpWanted, LineError, Options, Settings, denial, load, load_options
 from rootless.cli.terminal_text import for_stream
 from rootless.errors import InvalidInput, RootlessError
 
@@ -122,7 +122,7 @@ def _call(settings: Settings, argv: "Sequence[str]") -> int:
         streams.write(f"rootless version {__version__}\n")
         return 0
     about = words[:1] == ["help"]  # `help VERB`
-    path, target, rest = _find(words[1:] if about else words)
+    path, target, rest = _find(words[1:] if about else words, settings)
     if about:
         raise HelpWanted(path)
     settings.prepared = _prepare(target, rest)
@@ -133,12 +133,16 @@ def _call(settings: Settings, argv: "Sequence[str]") -> int:
     return command.call(rest, settings, path)
 
 
-def _find(words: list[str]) -> tuple[str, str, list[str]]:
-    """Path, target and further words of the command that *words* begin with. Raises HelpWanted, LineError."""
+def _find(words: list[str], settings: Settings) -> tuple[str, str, list[str]]:
+    """Path, target and further words of the command that *words* begin with. Raises HelpWanted, LineError.
+
+    The options before a management command's verb go to *settings*.
+    """
     path, verbs = "rootless", COMMANDS
     if words and words[0] in MANAGEMENT:
         path, verbs = f"rootless {words[0]}", MANAGEMENT[words[0]]
-        group = Options()
+        group = load_options(GROUP_OPTIONS[words[0]])() if words[0] in GROUP_OPTIONS else Options()
+        settings.group = group
         if group.read(words[1:], interspersed=False, path=path):
             raise HelpWanted(path)
         words = group.arguments

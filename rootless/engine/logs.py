@@ -42,7 +42,7 @@ def logs(
     if record["log"]["driver"] == "none":
         raise RootlessError("configured logging driver does not support reading", hint="it is `none`: nothing is kept")
     path = os.path.join(engine.containers.directory(container_id), "container.log")
-    with closing(_Reader(path)) as reader:
+    with closing(Reader(path)) as reader:
         for entry in _entries(engine, container_id, reader, tail, until, follow):
             moment = nanoseconds(entry.time)
             if until is not None and moment > until:
@@ -52,7 +52,7 @@ def logs(
 
 
 def _entries(
-    engine: Engine, container_id: str, reader: "_Reader", tail: int | None, until: int | None, follow: bool
+    engine: Engine, container_id: str, reader: "Reader", tail: int | None, until: int | None, follow: bool
 ) -> Iterator[Entry]:
     yield from reader.begin() if tail is None else reader.begin_with_last(tail)
     while follow:
@@ -71,7 +71,7 @@ def _is_live(engine: Engine, container_id: str) -> bool:
         return False  # it was --rm; the log is still open
 
 
-class _Reader:
+class Reader:
     """Reads the files of one log in the order in which they were written, also while they grow and rotate.
 
     A file keeps its inode when it is renamed, from `container.log` to `container.log.1` and on. So one that is open

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rootless.engine.logs import Entry, _Reader, nanoseconds, parse
+from rootless.engine.logs import Entry, Reader, nanoseconds, parse
 from rootless.runtime.jsonlog import JsonLog, timestamp
 from tests.support.containers import Box, cpu_seconds
 
@@ -54,8 +54,8 @@ def test_a_damaged_entry_is_passed_over(line: bytes) -> None:
 def test_damaged_entries_in_between_keep_nothing_from_being_read(path: Path) -> None:
     whole = json.dumps({"log": "whole\n", "stream": "stdout", "time": "2026-01-02T03:04:05Z"}).encode()
     path.write_bytes(b"\n".join([whole, b'{"log":"to', whole, b"\0\0\0", b"\xff{}", whole, b'{"log":"la']))
-    assert texts(_Reader(str(path)).begin()) == ["whole\n"] * 3
-    assert texts(_Reader(str(path)).begin_with_last(2)) == ["whole\n"] * 2
+    assert texts(Reader(str(path)).begin()) == ["whole\n"] * 3
+    assert texts(Reader(str(path)).begin_with_last(2)) == ["whole\n"] * 2
 
 
 @pytest.mark.parametrize("count", [0, 1, 5, 63, 64, 65, 1000, 100_000])
@@ -64,15 +64,15 @@ def test_the_last_entries_are_the_last_over_all_files(count: int, path: Path) ->
     for text in numbers(600):
         log.write("stdout", text.encode())
     log.close()
-    kept = texts(_Reader(str(path)).begin())
+    kept = texts(Reader(str(path)).begin())
     assert 300 < len(kept) < 600
-    assert texts(_Reader(str(path)).begin_with_last(count)) == (kept[-count:] if count else [])
+    assert texts(Reader(str(path)).begin_with_last(count)) == (kept[-count:] if count else [])
 
 
 def test_after_the_last_entries_comes_what_is_written_next(path: Path) -> None:
     log = JsonLog(str(path), max_size=1000, max_files=3)
     log.write("stdout", b"".join(text.encode() for text in numbers(30)))
-    reader = _Reader(str(path))
+    reader = Reader(str(path))
     assert texts(reader.begin_with_last(2)) == numbers(2, 28)
     log.write("stdout", b"30\n31\n")
     assert texts(reader.more()) == numbers(2, 30)
@@ -82,7 +82,7 @@ def test_an_entry_that_is_half_written_is_read_when_it_is_whole(path: Path) -> N
     line = json.dumps({"log": "x\n", "stream": "stdout", "time": "2026-01-02T03:04:05Z"}).encode() + b"\n"
     path.write_bytes(line + line[:20])
     for tail in (None, 5):
-        reader = _Reader(str(path))
+        reader = Reader(str(path))
         assert texts(reader.begin() if tail is None else reader.begin_with_last(tail)) == ["x\n"]
         assert texts(reader.more()) == []
         with path.open("ab") as file:
@@ -93,7 +93,7 @@ def test_an_entry_that_is_half_written_is_read_when_it_is_whole(path: Path) -> N
 
 
 def test_a_log_that_begins_later_is_read_from_its_beginning(path: Path) -> None:
-    reader = _Reader(str(path))
+    reader = Reader(str(path))
     assert texts(reader.begin()) == []
     assert texts(reader.more()) == []
     JsonLog(str(path)).write("stdout", b"0\n")
@@ -103,7 +103,7 @@ def test_a_log_that_begins_later_is_read_from_its_beginning(path: Path) -> None:
 def test_files_that_came_and_went_between_two_looks_are_read_in_order(path: Path) -> None:
     log = JsonLog(str(path), max_size=200, max_files=50)
     log.write("stdout", b"0\n1\n")
-    reader = _Reader(str(path))
+    reader = Reader(str(path))
     assert texts(reader.begin()) == numbers(2)
     for text in numbers(60, 2):
         log.write("stdout", text.encode())
@@ -114,7 +114,7 @@ def test_files_that_came_and_went_between_two_looks_are_read_in_order(path: Path
 def test_a_reader_that_is_far_behind_goes_on_with_the_oldest_there_is(path: Path) -> None:
     log = JsonLog(str(path), max_size=200, max_files=3)
     log.write("stdout", b"0\n1\n")
-    reader = _Reader(str(path))
+    reader = Reader(str(path))
     assert texts(reader.begin()) == numbers(2)
     for text in numbers(60, 2):
         log.write("stdout", text.encode())
@@ -129,9 +129,9 @@ def test_a_name_that_is_missing_for_a_moment_is_no_end(path: Path) -> None:
         log.write("stdout", text.encode())
     between = path.with_name("container.log.2")
     between.rename(path.with_name("aside"))
-    assert len(texts(_Reader(str(path)).begin())) == 18
+    assert len(texts(Reader(str(path)).begin())) == 18
     path.rename(path.with_name("container.log.2"))
-    assert texts(_Reader(str(path)).begin())[:4] == numbers(4)
+    assert texts(Reader(str(path)).begin())[:4] == numbers(4)
 
 
 @pytest.mark.parametrize("tail", [None, 3])
@@ -143,7 +143,7 @@ def test_followers_of_a_log_that_rotates_fast_miss_nothing(tail: int | None, pat
     results: list[list[str]] = []
 
     def follow() -> None:
-        reader = _Reader(str(path))
+        reader = Reader(str(path))
         found = texts(reader.begin() if tail is None else reader.begin_with_last(tail))
         while True:
             last = ended.is_set()

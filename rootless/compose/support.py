@@ -1,0 +1,64 @@
+"""What is asked of a service that this machine does not give: refused, or told once and left out.
+
+Refused is what a service may rely on without noticing that it is not there: isolation, credentials, devices. Left out,
+with a warning, is what only bounds or tunes: a service without its limits does the same.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rootless.compose.records import Service
+
+_NO_LIMITS = "limits arrive with control groups"
+_LIMITS = (
+    *("blkio_config", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime"),
+    *("cpus", "cpuset", "cpu_shares", "mem_limit", "mem_reservation", "memswap_limit", "mem_swappiness"),
+    *("oom_kill_disable", "pids_limit", "cgroup_parent", "device_cgroup_rules"),
+)
+_REFUSED: Mapping[str, str] = {
+    "credential_spec": "credential specifications are for Windows",
+    "models": "models are not there",
+    "provider": "services of other providers are not there",
+    "use_api_socket": "there is no daemon whose socket could be mounted",
+    "storage_opt": "options of the storage driver are not there",
+    "gpus": "give the device nodes: devices: [/dev/nvidia0]",
+}
+
+
+def refusals(service: Service) -> Iterator[tuple[str, str]]:
+    """(key, why) of what a service asks for and cannot have."""
+    for key, why in _REFUSED.items():
+        if getattr(service, key):
+            yield key, why
+    if service.deploy.reservations.devices:
+        yield "deploy.resources.reservations.devices", _REFUSED["gpus"]
+    if service.isolation not in ("", "default"):
+        yield "isolation", "it is for Windows"
+    if service.userns_mode not in ("", "host"):
+        yield "userns_mode", "root in a container is your own account outside"
+    if service.cgroup not in ("", "private"):
+        yield "cgroup", "only private is there"
+    if service.pre_start:
+        yield "pre_start", "hooks are there after the start and before the stop"
+    for name, network in service.networks.items():
+        for key in ("interface_name", "link_local_ips", "driver_opts"):
+            if getattr(network, key):
+                yield f"networks.{name}.{key}", "it is not there"
+    for mount in service.volumes:
+        if mount.type in ("cluster", "npipe"):
+            yield f"volumes of type {mount.type}", "they do not exist here"
+    for port in service.ports:
+        if port.protocol == "sctp":
+            yield "ports", "sctp cannot be published"
+
+
+def notices(service: Service) -> Iterator[tuple[str, str]]:
+    """(key, why) of what a service asks for and does without."""
+    for key in _LIMITS:
+        value: Any = getattr(service, key)
+        if value not in (None, "", (), False):
+            yield key, _NO_LIMITS
+    if service.deploy.limits != type(service.deploy.limits)():
+        yield "deploy.resources.limits", _NO_LIMITS
+    if service.deploy.mode == "global":
+        yield "deploy.mode", "there is one machine"

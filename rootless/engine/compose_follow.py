@@ -1,0 +1,137 @@
+"""The output of several containers at once, read from their logs: what `up` shows, and `logs`.
+
+One loop reads all logs in turn, without threads, so that the command can go on to start and stop containers meanwhile.
+A container that is made later is taken in when it is seen.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from rootless.engine.compose_labels import Member, members
+from rootless.engine.context import Engine
+from rootless.engine.logs import Entry, Reader, logs, nanoseconds
+from rootless.errors import NotFound
+from rootless.store.containers import LIVE
+
+_POLL_SECONDS = 0.05
+_LOOK_EVERY = 4  # rounds, to see which containers there are
+
+Show = Callable[[Member, Entry], None]
+
+
+class Ended(NamedTuple):
+    """A container that has ended."""
+
+    member: Member
+    exit_code: int
+
+
+class Follower:
+    """Shows what containers write, from a moment on, and tells which have ended."""
+
+    def __init__(self, engine: Engine, show: Show, since: int) -> None:
+        self._engine = engine
+        self._show = show
+        self._since = since
+        self._readers: dict[str, tuple[Member, Reader]] = {}
+        self._live: set[str] = set()
+
+    def add(self, member: Member) -> None:
+        """Take a container in."""
+        if member.id in self._readers or member.listed.record["log"]["driver"] == "none":
+            return
+        reader = Reader(os.path.join(self._engine.containers.directory(member.id), "container.log"))
+        self._readers[member.id] = (member, reader)
+        self._show_all(member, reader.begin())
+
+    def _show_all(self, member: Member, entries: Iterator[Entry]) -> None:
+        for entry in entries:
+            if nanoseconds(entry.time) >= self._since:
+                self._show(member, entry)
+
+    def read(self) -> None:
+        """Show what was written since the last time."""
+        for member, reader in self._readers.values():
+            self._show_all(member, reader.more())
+
+    def ended(self) -> list[Ended]:
+        """The containers that ran when they were looked at last, and do not any more. Their output has been shown."""
+        found = []
+        for member, _ in list(self._readers.values()):
+            try:
+                state = self._engine.containers.state(member.id)
+            except NotFound:
+                state = {"status": "gone", "exit_code": 0}
+            if state["status"] in LIVE:
+                self._live.add(member.id)
+            elif member.id in self._live:
+                self._live.discard(member.id)
+                found.append(Ended(member, int(state["exit_code"])))
+        if found:
+            self.read()
+        return found
+
+    def is_idle(self) -> bool:
+        """Whether none of the containers runs."""
+        return not self._live
+
+    def close(self) -> None:
+        """Let go of all logs."""
+        for _, reader in self._readers.values():
+            reader.close()
+
+
+def attach(
+    engine: Engine,
+    project: str,
+    wanted: Callable[[Member], bool],
+    show: Show,
+    ended: Callable[[Ended], bool],
+    since: int,
+) -> None:
+    """Show the output of those containers until none of them runs, or *ended*, told of one that has, says so."""
+    with closing(Follower(engine, show, since)) as follower:
+        rounds = 0
+        while True:
+            if rounds % _LOOK_EVERY == 0:
+                for member in members(engine, project):
+                    if wanted(member):
+                        follower.add(member)
+            follower.read()
+            done = False
+            for end in follower.ended():
+                done = ended(end) or done
+            if done or (follower.is_idle() and rounds > _LOOK_EVERY):
+                return
+            rounds += 1
+            time.sleep(_POLL_SECONDS)
+
+
+def show_logs(
+    engine: Engine,
+    project: str,
+    found: Sequence[Member],
+    show: Show,
+    *,
+    follow: bool,
+    tail: int | None,
+    since: int | None,
+    until: int | None,
+) -> None:
+    """The logs of containers, in the order of time; with *follow*, until none of them runs."""
+    began = time.time_ns()
+    entries = [
+        (nanoseconds(entry.time), place, entry)
+        for place, member in enumerate(found)
+        if member.listed.record["log"]["driver"] != "none"
+        for entry in logs(engine, member.id, tail=tail, since=since, until=until)
+        if not follow or nanoseconds(entry.time) < began
+    ]
+    for _, place, entry in sorted(entries, key=lambda item: item[0]):
+        show(found[place], entry)
+    if follow:
+        services = {member.service for member in found}
+        attach(engine, project, lambda member: member.service in services, show, lambda end: False, began)
