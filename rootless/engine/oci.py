@@ -57,6 +57,7 @@ class Oci:
                 "pid": created.pid,
                 "process_started": created.started,
                 "annotations": config.get("annotations") or {},
+                "listener": _listener(config),
             }
             files.replace_file(os.path.join(directory, "state.json"), json.dumps(record).encode(), durable=False)
         except BaseException:
@@ -80,14 +81,29 @@ class Oci:
         """Let the program of a created container run. Raises what execve(2) says."""
         if self.state(container_id)["status"] != "created":
             raise Conflict(f"cannot start a container that is not created: {container_id}")
+        listener = self._record(container_id).get("listener")
+        agent = _connect(listener["path"]) if listener else None
         directory_fd = os.open(self._directory(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         gate = channel.connect(f"/proc/self/fd/{directory_fd}/gate")
         os.unlink("gate", dir_fd=directory_fd)
         os.close(directory_fd)
         channel.send(gate, channel.GO)
-        kind, text, _ = channel.receive(gate)
-        if kind == channel.ERROR:
-            channel.raise_error(text)
+        while True:
+            kind, text, fds = channel.receive(gate)
+            if kind == channel.ERROR:
+                channel.raise_error(text)
+            if not kind:
+                return
+            if kind == channel.LISTENER and listener and agent:
+                channel.send_state(agent, self._process_state(container_id, listener["metadata"]), fds[0])
+                agent.close()
+                os.close(fds[0])
+
+    def _process_state(self, container_id: str, metadata: str) -> bytes:
+        """The document that goes with a listener (config-linux.md, "The Container Process State")."""
+        state = self.state(container_id)
+        described = {"ociVersion": runtime.VERSION, "fds": ["seccompFd"], "pid": state["pid"], "state": state}
+        return json.dumps({**described, "metadata": metadata} if metadata else described).encode()
 
     def run(self, container_id: str, bundle: str, *, console_socket: str = "", pid_file: str = "") -> int:
         """create and start, and wait; the exit code. The container is deleted in the end."""
@@ -102,12 +118,7 @@ class Oci:
 
     def state(self, container_id: str) -> dict[str, Any]:
         """The state document of runtime.md."""
-        directory = self._directory(container_id)
-        try:
-            with open(os.path.join(directory, "state.json"), "rb") as file:
-                record = json.loads(file.read())
-        except FileNotFoundError:
-            raise NotFound(f"container {container_id} does not exist") from None
+        directory, record = self._directory(container_id), self._record(container_id)
         alive = processes.start_time(record["pid"]) == record["process_started"]
         waiting = os.path.exists(os.path.join(directory, "gate"))
         status = "stopped" if not alive else "created" if waiting else "running"
@@ -120,6 +131,13 @@ class Oci:
             "annotations": record["annotations"],
         }
 
+    def _record(self, container_id: str) -> dict[str, Any]:
+        try:
+            with open(os.path.join(self._directory(container_id), "state.json"), "rb") as file:
+                return dict(json.loads(file.read()))
+        except FileNotFoundError:
+            raise NotFound(f"container {container_id} does not exist") from None
+
     def kill(self, container_id: str, signum: int) -> None:
         """Send a signal to the container's process."""
         state = self.state(container_id)
@@ -129,8 +147,7 @@ class Oci:
 
     def _signal(self, container_id: str, signum: int) -> None:
         _enter_namespace()
-        with open(os.path.join(self._directory(container_id), "state.json"), "rb") as file:
-            record = json.loads(file.read())
+        record = self._record(container_id)
         fd = processes.open_process(record["pid"], record["process_started"])
         if fd is not None:
             processes.pidfd_send_signal(fd, signum)
@@ -153,6 +170,21 @@ class Oci:
     def list(self) -> list[dict[str, Any]]:
         """The states of all containers."""
         return [self.state(name) for name in sorted(os.listdir(self.root))]
+
+
+def _listener(config: Config) -> dict[str, str] | None:
+    """Who is to have the filter's listener, for the state."""
+    section = config["linux"].get("seccomp")
+    listener = None if section is None else parse_seccomp(section).listener
+    return listener and listener._asdict()
+
+
+def _connect(path: str) -> channel.Socket:
+    """A connection to who answers for calls of the program."""
+    try:
+        return channel.connect_stream(path)
+    except OSError as error:
+        raise HostUnsupported(f"linux.seccomp.listenerPath: {path}: {error.strerror}") from error
 
 
 def _warn(text: str) -> None:

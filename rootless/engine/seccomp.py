@@ -15,13 +15,14 @@ from typing import Any
 
 from rootless import spec
 from rootless.engine.context import Engine
-from rootless.errors import InvalidInput
+from rootless.errors import HostUnsupported, InvalidInput
 from rootless.linux import capabilities, files
 from rootless.runtime.seccomp import Filter, compile_section
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
 
 BUILTIN, UNCONFINED = "builtin", "unconfined"
+NEW_LISTENER = 8  # of seccomp(2), as in spec/seccomp.py
 _SOURCES = ("seccomp", "seccomp_builtin", "seccomp_filter", "seccomp_numbers", "seccomp_profile")
 
 
@@ -78,7 +79,13 @@ def make(wanted: str, bounding: list[str]) -> Config:
     machine = os.uname()
     kernel = seccomp_profile.parse_kernel(machine.release) or (0, 0)
     circumstances = seccomp_profile.Circumstances(frozenset(bounding), machine.machine, kernel)
-    return _with_program(seccomp_profile.resolve(profile, circumstances))
+    made = _with_program(seccomp_profile.resolve(profile, circumstances))
+    if made["compiled"]["flags"] & NEW_LISTENER:
+        raise HostUnsupported(
+            "the seccomp profile has SCMP_ACT_NOTIFY, and nobody would answer",
+            hint="rootless-oci hands the listener to the socket at listenerPath",
+        )
+    return made
 
 
 def _with_program(described: Config) -> Config:

@@ -15,10 +15,11 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
-def set_filter(program: bytes, flags: int) -> None:
+def set_filter(program: bytes, flags: int) -> int:
     """Have every call of this thread, and of what it becomes, go through *program*: an array of struct sock_filter.
 
-    Needs no_new_privs or CAP_SYS_ADMIN in the user namespace.
+    Returns 0, or the descriptor that the flag NEW_LISTENER asks for, close-on-exec. Needs no_new_privs or CAP_SYS_ADMIN
+    in the user namespace.
     """
     described = _Program(len(program) // _INSTRUCTION, program)
-    syscall(_NR_SECCOMP, "seccomp", _SET_MODE_FILTER, flags, ctypes.byref(described))
+    return syscall(_NR_SECCOMP, "seccomp", _SET_MODE_FILTER, flags, ctypes.byref(described))

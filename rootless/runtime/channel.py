@@ -19,6 +19,7 @@ WARNING = b"W"  # a line for the user
 TERMINAL = b"T"  # with one descriptor: the master of the container's terminal
 NETWORK = b"n"  # with one descriptor: the container's own network namespace
 UNION = b"u"  # with one descriptor: that of /dev/fuse, of a root that is mounted and not served yet
+LISTENER = b"l"  # with one descriptor: by which calls of the program are answered, SECCOMP_RET_NOTIFY
 EXITED = b"X"  # the status of a process, decimal
 
 # Between a client and a container's monitor.
@@ -91,14 +92,29 @@ def send(channel: Socket, kind: bytes, text: str | bytes = b"", fds: tuple[int, 
     channel.sendmsg([data], ancillary, _socket.MSG_NOSIGNAL)
 
 
-def send_terminal(path: str, terminal_fd: int) -> None:
-    """Hand a terminal's master to whoever listens at *path*, as runc does for --console-socket."""
+def connect_stream(path: str) -> Socket:
+    """A connection to a program of others that listens at *path*. Raises OSError."""
     sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
     try:
         sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def send_terminal(path: str, terminal_fd: int) -> None:
+    """Hand a terminal's master to whoever listens at *path*, as runc does for --console-socket."""
+    sock = connect_stream(path)
+    try:
         sock.sendmsg([b"/dev/pts/ptmx"], [(*_RIGHTS, struct.pack("i", terminal_fd))])
     finally:
         sock.close()
+
+
+def send_state(sock: Socket, state: bytes, fd: int) -> None:
+    """Hand over a descriptor to whoever listens for it, beside the JSON that says of which container it is."""
+    sock.sendmsg([state], [(*_RIGHTS, struct.pack("i", fd))], _socket.MSG_NOSIGNAL)
 
 
 def receive(channel: Socket) -> tuple[bytes, bytes, list[int]]:

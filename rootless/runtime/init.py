@@ -212,11 +212,19 @@ def execute(
     try:
         candidates = _candidates(arguments[0], environment)
         if filtered is not None:
-            seccomp.install(filtered)
+            _hand_on(seccomp.install(filtered))
         _exec(arguments, candidates, environment)
     except RootlessError as error:
         channel.send_error(channel.adopt(3), error)
         os._exit(error.exit_status or 125)
+
+
+def _hand_on(listener_fd: int) -> None:
+    """Send the parent the filter's listener, if there is one. It is close-on-exec."""
+    if listener_fd:
+        to_parent = channel.adopt(3)
+        channel.send(to_parent, channel.LISTENER, b"", (listener_fd,))
+        to_parent.detach()
 
 
 def _out_of_the_way(stdio: Stdio) -> list[int]:

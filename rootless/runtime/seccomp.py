@@ -47,10 +47,10 @@ def compile_section(section: Config) -> Filter:
     return Filter(compile_filter(parsed, os.uname().machine), parsed.flags)
 
 
-def install(wanted: Filter) -> None:
-    """Have the filter hold from here on. Raises HostUnsupported."""
+def install(wanted: Filter) -> int:
+    """Have the filter hold from here on. Returns the listener's descriptor, or 0. Raises HostUnsupported."""
     try:
-        seccomp.set_filter(wanted.program, wanted.flags)
+        return seccomp.set_filter(wanted.program, wanted.flags)
     except OSError as error:
         raise HostUnsupported(
             f"cannot install the system call filter: {error.strerror}",

@@ -11,7 +11,7 @@ for these:
 
 from typing import Any, NamedTuple
 
-from rootless.errors import HostUnsupported, InvalidInput
+from rootless.errors import InvalidInput
 
 # <linux/seccomp.h>: what a filter returns. ERRNO and TRACE have a number in the lower half.
 ALLOW, LOG, TRACE, NOTIFY, ERRNO, TRAP = 0x7FFF0000, 0x7FFC0000, 0x7FF00000, 0x7FC00000, 0x00050000, 0x00030000
@@ -35,7 +35,8 @@ OPERATORS = (
 )
 # Of seccomp(2). TSYNC is about threads, of which there are none when the filter is installed.
 FLAGS = {"SECCOMP_FILTER_FLAG_TSYNC": 0, "SECCOMP_FILTER_FLAG_LOG": 2, "SECCOMP_FILTER_FLAG_SPEC_ALLOW": 4}
-_LISTENER_FLAG = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"
+NEW_LISTENER = 8  # seccomp(2) returns a descriptor, by which somebody else answers for calls
+_LISTENER_FLAG, _WAIT_KILLABLE_RECV = "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV", 0x20
 ARCHITECTURES = frozenset(
     f"SCMP_ARCH_{name}"
     for name in (
@@ -72,10 +73,18 @@ class Seccomp(NamedTuple):
     architectures: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     flags: int = FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
+    listener: "Listener | None" = None
+
+
+class Listener(NamedTuple):
+    """Who answers for calls with SCMP_ACT_NOTIFY: a process that listens at *path*."""
+
+    path: str
+    metadata: str
 
 
 def parse(document: Any, where: str = _SECTION) -> Seccomp:
-    """The records of a JSON object. Raises InvalidInput and HostUnsupported, naming the place in the document."""
+    """The records of a JSON object. Raises InvalidInput, naming the place in the document."""
     section = _object(document, where)
     default = _action(section, "defaultAction", "defaultErrnoRet", where)
     if default == NOTIFY:
@@ -87,28 +96,36 @@ def parse(document: Any, where: str = _SECTION) -> Seccomp:
     rules: list[Rule] = []
     for number, entry in enumerate(_list(section.get("syscalls"), f"{where}.syscalls")):
         rules += _rules(entry, f"{where}.syscalls[{number}]")
-    _refuse_listeners(section, rules, where)
-    return Seccomp(default, architectures, tuple(rules), _flags(section.get("flags"), f"{where}.flags"))
+    listener = _listener(section, rules, where)
+    flags = _flags(section.get("flags"), f"{where}.flags", listened=listener is not None)
+    return Seccomp(default, architectures, tuple(rules), flags, listener)
 
 
-def _refuse_listeners(section: dict[str, Any], rules: list[Rule], where: str) -> None:
-    asked = section.get("listenerPath") or section.get("listenerMetadata")
-    if asked or any(rule.action == NOTIFY for rule in rules):
-        raise HostUnsupported(
-            f"{where}: SCMP_ACT_NOTIFY and listenerPath are not supported: nobody would answer for the call"
-        )
+def _listener(section: dict[str, Any], rules: list[Rule], where: str) -> Listener | None:
+    """Who answers for the calls of rules that say so; None where there are none."""
+    notified = {name for rule in rules if rule.action == NOTIFY for name in rule.names}
+    if not notified:
+        return None
+    path, metadata = section.get("listenerPath"), section.get("listenerMetadata") or ""
+    if not isinstance(path, str) or not path or not isinstance(metadata, str):
+        raise InvalidInput(f"{where}.listenerPath: SCMP_ACT_NOTIFY needs somebody who answers, at a socket's path")
+    if "sendmsg" in notified:
+        raise InvalidInput(f"{where}.syscalls: SCMP_ACT_NOTIFY of sendmsg: the listener itself could not be handed on")
+    return Listener(path, metadata)
 
 
-def _flags(given: Any, where: str) -> int:
+def _flags(given: Any, where: str, *, listened: bool) -> int:
+    flags = NEW_LISTENER if listened else 0
     if given is None:
-        return FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
-    flags = 0
+        return flags | FLAGS["SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
     for name in _strings(given, where):
-        if name == _LISTENER_FLAG:
-            raise HostUnsupported(f"{where}: {name} is for listeners, which are not supported")
-        if name not in FLAGS:
-            raise InvalidInput(f"{where}: unknown flag {name!r}")
-        flags |= FLAGS[name]
+        if name == _LISTENER_FLAG and listened:
+            flags |= _WAIT_KILLABLE_RECV
+        elif name in FLAGS:
+            flags |= FLAGS[name]
+        else:
+            what = "without SCMP_ACT_NOTIFY:" if name == _LISTENER_FLAG else "unknown flag"
+            raise InvalidInput(f"{where}: {what} {name!r}")
     return flags
 
 

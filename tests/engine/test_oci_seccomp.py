@@ -1,9 +1,12 @@
 """linux.seccomp of a bundle: the verdicts of rootless-oci, and those of runc and crun on the same bundle."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -145,7 +148,7 @@ def test_high_halves_of_ints_make_no_difference(rootless: Installation, tree: Pa
     [
         ({"defaultAction": "SCMP_ACT_FLY"}, "config.json: linux.seccomp.defaultAction: unknown action 'SCMP_ACT_FLY'"),
         ({"syscalls": [errno_of("read", 99999)]}, "config.json: linux.seccomp.syscalls[0].errnoRet"),
-        ({"listenerPath": "/run/x.sock"}, "config.json: linux.seccomp: SCMP_ACT_NOTIFY and listenerPath"),
+        ({"syscalls": [{"names": ["read"], "action": "SCMP_ACT_NOTIFY"}]}, "config.json: linux.seccomp.listenerPath"),
         ({"compiled": {"program": "", "flags": 0}}, "config.json: linux.seccomp.compiled"),
     ],
 )
@@ -163,3 +166,51 @@ def test_without_no_new_privileges_it_is_installed_too(rootless: Installation, t
     config["process"]["noNewPrivileges"] = False
     config["process"]["capabilities"] = {}
     assert run(OURS, tree, config, rootless.env)[-3].result == -errno.EDQUOT
+
+
+# Listeners
+
+NOTIF_RECV, NOTIF_SEND = 0xC0502100, 0xC0182101  # <linux/seccomp.h>: SECCOMP_IOCTL_NOTIF_…
+
+
+def answer(listener_fd: int, error: int) -> int:
+    """Wait for a call, and have it fail with *error*; the number of the call."""
+    asked = bytearray(80)  # struct seccomp_notif
+    fcntl.ioctl(listener_fd, NOTIF_RECV, asked)
+    identity, _, _, number = struct.unpack_from("=QIIi", asked)
+    fcntl.ioctl(listener_fd, NOTIF_SEND, struct.pack("=QqiI", identity, 0, -error, 0))  # struct seccomp_notif_resp
+    return int(number)
+
+
+def test_somebody_else_answers_for_calls(rootless: Installation, tree: Path) -> None:
+    path = str(rootless.tree / "agent.sock")
+    rule = {"names": ["getppid", "sync"], "action": "SCMP_ACT_NOTIFY"}
+    section = {"syscalls": [rule], "listenerPath": path, "listenerMetadata": "for the agent"}
+    (tree / "config.json").write_text(json.dumps(configuration(section)))
+    words = [*OURS, "--root", str(tree / "state"), "run", "--bundle", str(tree), "one"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
+        agent.bind(path)
+        agent.listen()
+        agent.settimeout(20)
+        done = subprocess.Popen(words, env=rootless.env, stdout=subprocess.PIPE, text=True)
+        connection, _ = agent.accept()
+        with connection:
+            data, fds, _, _ = socket.recv_fds(connection, 1 << 16, 4)
+    state = json.loads(data)
+    assert (state["fds"], state["metadata"], state["state"]["id"]) == (["seccompFd"], "for the agent", "one")
+    assert state["pid"] == state["state"]["pid"] > 0
+    [listener_fd] = fds
+    seen = [answer(listener_fd, 77), answer(listener_fd, 78)]
+    os.close(listener_fd)
+    output, _ = done.communicate(timeout=20)
+    assert seen == [NR["getppid"], NR["sync"]]
+    results = [a.result for a in probe.answers(output)]
+    assert (results[-3], results[-1]) == (-77, -78)
+
+
+def test_without_anybody_who_answers_nothing_runs(rootless: Installation, tree: Path) -> None:
+    rule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
+    config = configuration({"syscalls": [rule], "listenerPath": "/no/such.sock"})
+    with pytest.raises(AssertionError, match=r"linux\.seccomp\.listenerPath: /no/such\.sock: No such file"):
+        run(OURS, tree, config, rootless.env)
+    assert list((tree / "state").iterdir()) == []

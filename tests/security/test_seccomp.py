@@ -251,6 +251,13 @@ def test_a_profile_of_ones_own_holds(box: Box, tmp_path: Path) -> None:  # S08
         assert json.loads(kept.removeprefix("seccomp=")) == DENY_MKDIR
 
 
+NOTIFYING = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "listenerPath": "/x",
+    "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}],
+}
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -262,7 +269,8 @@ def test_a_profile_of_ones_own_holds(box: Box, tmp_path: Path) -> None:  # S08
         ("{}", "defaultAction is missing"),
         ('{"defaultAction": "SCMP_ACT_HOPE"}', "unknown action 'SCMP_ACT_HOPE'"),
         ('{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "SCMP_ACT_ALLOW"}]}', "names"),
-        ('{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}', "listenerPath"),
+        ('{"defaultAction": "SCMP_ACT_NOTIFY", "listenerPath": "/x"}', "SCMP_ACT_NOTIFY"),
+        (json.dumps(NOTIFYING), "nobody would answer"),
         ('{"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86"], "archMap": [{}]}', "archMap"),
     ],
 )

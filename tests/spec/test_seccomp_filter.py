@@ -345,17 +345,29 @@ def test_a_mistake_is_refused_with_its_place(document: Any, place: str) -> None:
         seccomp.parse(document)
 
 
+NOTIFY: dict[str, Any] = {"syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]}
+KILLABLE = ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]
+
+
 @pytest.mark.parametrize(
-    "more",
+    ("more", "place"),
     [
-        {"listenerPath": "/run/agent.sock"},
-        {"flags": ["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]},
-        {"syscalls": [{"names": ["mount"], "action": "SCMP_ACT_NOTIFY"}]},
+        (NOTIFY, "linux.seccomp.listenerPath"),
+        ({**NOTIFY, "listenerPath": 7}, "linux.seccomp.listenerPath"),
+        ({"flags": KILLABLE, "listenerPath": "/x"}, "linux.seccomp.flags: without SCMP_ACT_NOTIFY"),
+        ({"syscalls": [{"names": ["read", "sendmsg"], "action": "SCMP_ACT_NOTIFY"}], "listenerPath": "/x"}, "sendmsg"),
     ],
 )
-def test_listeners_are_refused(more: dict[str, Any]) -> None:
-    with pytest.raises(HostUnsupported, match="listener"):
+def test_a_listener_that_cannot_be_is_refused(more: dict[str, Any], place: str) -> None:
+    with pytest.raises(InvalidInput, match=re.escape(place)):
         seccomp.parse({**BASE, **more})
+
+
+def test_a_listener_is_for_rules_that_ask_for_one() -> None:
+    parsed = seccomp.parse({**BASE, **NOTIFY, "listenerPath": "/x", "listenerMetadata": "m", "flags": KILLABLE})
+    assert parsed.listener == seccomp.Listener("/x", "m")
+    assert parsed.flags == seccomp.NEW_LISTENER | 0x20
+    assert seccomp.parse({**BASE, "listenerPath": "/x"}).listener is None
 
 
 def test_flags_are_those_of_the_system_call() -> None:
