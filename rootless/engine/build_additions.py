@@ -10,7 +10,7 @@ from rootless.engine.build_copy import Archive, Text
 from rootless.engine.build_source import Picked, Source, context_source
 from rootless.engine.build_tree import Directory, Entry
 from rootless.engine.context import Engine
-from rootless.errors import CorruptData, InvalidInput
+from rootless.errors import CorruptData, InvalidInput, RootlessError
 from rootless.store.build_cache import BuildCache
 
 _CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}")
@@ -22,11 +22,12 @@ Item = tuple[Source, Picked] | Text | Archive
 class Additions:
     """The sources of ADD, for all steps of a build. What is fetched lies in the trash until close()."""
 
-    def __init__(self, engine: Engine, cache: BuildCache, aside: Callable[[], str]) -> None:
-        """*aside* makes a new directory that goes with the build."""
+    def __init__(self, engine: Engine, cache: BuildCache, aside: Callable[[], str], agent: str = "") -> None:
+        """*aside* makes a new directory that goes with the build; *agent* is the socket of an ssh agent, if any."""
         self._engine = engine
         self._cache = cache
         self._aside = aside
+        self._agent = agent
         self._sources: list[Source] = []
 
     def close(self) -> None:
@@ -46,13 +47,22 @@ class Additions:
     def _repository(self, word: str, checksum: str, *, keep_git: bool) -> list[Item]:
         repository = build_fetch.parse_git(word)
         place = self._aside()
-        commit = build_fetch.clone(repository, os.path.join(place, "repository"), keep_git=keep_git)
+        commit = self._clone(repository, os.path.join(place, "repository"), keep_git=keep_git)
         if checksum and not commit.startswith(checksum.removeprefix("sha1:").removeprefix("sha256:")):
             raise CorruptData(f"{word}: expected commit {checksum}, and it is {commit}")
         directory = build_fetch.subdirectory_of(os.path.join(place, "repository"), repository.subdirectory)
         source = context_source(directory, self._cache, lambda root: None, name=word)
         self._sources.append(source)
         return [(source, picked) for picked in source.pick("/")]
+
+    def _clone(self, repository: build_fetch.Repository, target: str, *, keep_git: bool) -> str:
+        try:
+            return build_fetch.clone(repository, target, build_fetch.ssh_of_agent(self._agent), keep_git=keep_git)
+        except RootlessError as error:
+            if self._agent or not build_fetch.is_ssh(repository):
+                raise
+            hint = "a Dockerfile does not get at your keys; let it ask your agent: --ssh default"
+            raise RootlessError(str(error), hint=hint) from error
 
     def _download(self, url: str, checksum: str, *, unpack: bool) -> Item:
         if checksum and not _CHECKSUM.fullmatch(checksum):

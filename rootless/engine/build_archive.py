@@ -18,6 +18,7 @@ _BLOCK = 512  # of a tar archive
 _CHUNK = 1 << 20
 _BZIP2, _XZ = b"BZh", b"\xfd7zXZ\x00"
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", _BZIP2, _XZ)
+_MAX_MEMORY = 256 << 20  # bytes that an xz stream may ask for
 MAX_SIZE = 64 << 30  # bytes that may come out of one archive
 
 
@@ -88,7 +89,7 @@ def chunks(source: Readable) -> Iterator[bytes]:
     elif head.startswith(_XZ):
         import lzma  # likewise
 
-        yield from _decompressed(stream, lzma.LZMADecompressor)
+        yield from _decompressed(stream, lambda: lzma.LZMADecompressor(memlimit=_MAX_MEMORY))
     else:
         total = 0
         for piece in decompressed(stream):

@@ -51,7 +51,7 @@ def fetched_directory(text: str, aside: Callable[[], str]) -> str | None:
     if build_fetch.is_git(text):
         repository = build_fetch.parse_git(text)
         target = os.path.join(aside(), "repository")
-        build_fetch.clone(repository, target)
+        build_fetch.clone(repository, target, build_fetch.ssh_of_user())
         return build_fetch.subdirectory_of(target, repository.subdirectory)
     return None
 

@@ -8,6 +8,7 @@ own, and no transport but those of the network (CVE-2019-13139, CVE-2022-39253).
 
 import email.message
 import hashlib
+import http.client
 import ipaddress
 import os
 import re
@@ -17,6 +18,7 @@ import subprocess
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from rootless import __version__
@@ -112,7 +114,7 @@ def download(url: str, place: str) -> Downloaded:
         raise RootlessError(f"failed to load {url}: the server answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
         raise RootlessError(f"failed to load {url}: {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise RootlessError(f"failed to load {url}: {error}") from error
     return Downloaded(path, "" if name in (".", "..") or "/" in name or "\0" in name else name, when, digest)
 
@@ -125,6 +127,8 @@ def _receive(answer: "urllib.request._UrlopenRet", file: object, url: str) -> st
             raise InvalidInput(f"failed to load {url}: it has more than {MAX_DOWNLOAD} bytes")
         total.update(piece)
         file.write(piece)  # type: ignore[attr-defined]
+    if missing := getattr(answer, "length", None):  # of Content-Length: read() is silent about a connection that broke
+        raise RootlessError(f"failed to load {url}: it is cut short, {missing} bytes are missing")
     return total.hexdigest()
 
 
@@ -166,10 +170,35 @@ def parse_git(text: str) -> Repository:
     return Repository(address, ref, subdirectory)
 
 
-def clone(repository: Repository, target: str, *, keep_git: bool = False) -> str:
-    """Check the repository out into the new directory *target*, submodules too; the commit. Raises RootlessError."""
+def is_ssh(repository: Repository) -> bool:
+    """Whether it is reached by ssh."""
+    return repository.url.startswith(("ssh://", "git@"))
+
+
+def ssh_of_user() -> dict[str, str]:
+    """Variables for git, for what the user has named: ssh with the user's keys, agent and configuration."""
+    agent = os.environ.get("SSH_AUTH_SOCK")
+    return {"GIT_SSH_COMMAND": "ssh -oBatchMode=yes", **({"SSH_AUTH_SOCK": agent} if agent else {})}
+
+
+def ssh_of_agent(socket: str) -> dict[str, str]:
+    """The same for what a Dockerfile names: ssh has nothing but the agent at *socket*, or nobody's where that is empty.
+
+    For else a stranger's Dockerfile could fetch what only the user may read, and send it away in its next step.
+    """
+    command = "ssh -F none -oBatchMode=yes -oIdentityFile=none"
+    if not socket:
+        return {"GIT_SSH_COMMAND": f"{command} -oIdentityAgent=none"}
+    return {"GIT_SSH_COMMAND": command, "SSH_AUTH_SOCK": socket}
+
+
+def clone(repository: Repository, target: str, ssh: Mapping[str, str], *, keep_git: bool = False) -> str:
+    """Check the repository out into the new directory *target*, submodules too; the commit. Raises RootlessError.
+
+    *ssh* is one of the above.
+    """
     files.make_directory(target, 0o755)
-    git = _Git(target)
+    git = _Git(target, ssh)
     git.run("init", "--quiet", "--initial-branch=main")
     git.run("remote", "add", "--", "origin", repository.url)
     wanted = repository.ref or "HEAD"
@@ -211,7 +240,7 @@ def subdirectory_of(place: str, path: str) -> str:
 class _Git:
     """git in one directory."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, ssh: Mapping[str, str]) -> None:
         program = shutil.which("git")
         if program is None:
             raise NotFound("git is not installed, and a repository is to be fetched", hint="install git")
@@ -225,8 +254,8 @@ class _Git:
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ALLOW_PROTOCOL": _GIT_PROTOCOLS,
-            "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
-            **{k: v for k, v in os.environ.items() if k in ("SSH_AUTH_SOCK", "http_proxy", "https_proxy", "no_proxy")},
+            **ssh,
+            **{k: v for k, v in os.environ.items() if k in ("http_proxy", "https_proxy", "no_proxy")},
         }
 
     def _call(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
