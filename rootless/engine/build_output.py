@@ -13,7 +13,7 @@ from typing import Any
 
 from rootless.engine.build_options import Output
 from rootless.engine.build_tree import Directory
-from rootless.engine.build_write import Attributes, Writer
+from rootless.engine.build_write import Attributes, Mode, Writer
 from rootless.engine.context import Engine
 from rootless.errors import InvalidInput
 from rootless.spec.reference import parse_reference
@@ -96,7 +96,8 @@ def write(output: Output, tree: Directory, style: WhiteoutStyle, aside: Callable
     try:
         if output.type == "local":
             os.makedirs(output.destination, exist_ok=True)
-            _write_tree(output.destination, tree, Attributes((0, 0)))
+            # Who may enter the directory shall not become the user by a program of the image's.
+            _write_tree(output.destination, tree, Attributes((0, 0), Mode("ug-s")))
         else:
             _write_tar(output, tree, style, aside())
     except OSError as error:
