@@ -43,12 +43,11 @@ def write(engine: Engine, cache: BuildCache, mounts: Mapping[str, str], director
 def _write_one(data: str, path: str, mount_id: str, style: WhiteoutStyle) -> None:
     fd = os.open(data, _ENTER)
     try:
-        with open(f"{path}.tar.new", "wb") as file:
+        with files.replacing(f"{path}.tar") as file:
             pack(fd, file.write, style=style)
         info = os.fstat(fd)
     finally:
         os.close(fd)
-    os.rename(f"{path}.tar.new", f"{path}.tar")
     record = {"id": mount_id, "mode": stat.S_IMODE(info.st_mode), "uid": info.st_uid, "gid": info.st_gid}
     files.replace_file(f"{path}.json", json.dumps(record).encode(), 0o644, durable=False)
 

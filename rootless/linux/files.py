@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedWriter
 
 from rootless.linux.libc import NR_OPENAT2, NR_RENAMEAT2, check, libc, syscall
 
@@ -70,6 +71,24 @@ def replace_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
         raise
     if durable:
         fsync_directory(os.path.dirname(path))
+
+
+@contextmanager
+def replacing(path: str, mode: int = 0o644) -> Iterator[BufferedWriter]:
+    """A file to write, which is *path* once the block ends, and never was if that raises. Not durable.
+
+    The directory may be anybody's, and others may be writing the same: what lies there already is not opened.
+    """
+    aside = f"{path}.{os.urandom(8).hex()}.new"
+    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        with open(fd, "wb") as file:
+            yield file
+        os.rename(aside, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(aside)
+        raise
 
 
 @contextmanager
