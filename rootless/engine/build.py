@@ -137,7 +137,8 @@ class _Build:
         self.steps = Steps(engine, Running(), epoch=options.epoch, imports=imports)
         self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
         self.operations = Operations(self.steps, options, self.mounts)
-        self.additions = Additions(engine, self.steps.cache, self._aside)
+        agent = next((ssh.socket for ssh in options.ssh if ssh.id == "default"), "")
+        self.additions = Additions(engine, self.steps.cache, self._aside, agent)
         self._asides: list[str] = []
         self._images: dict[ImageOf, _Found] = {}
         self._image_locks = ExitStack()
@@ -308,9 +309,14 @@ class _Build:
             lock.close()
 
     def _begin(self) -> None:
-        """What forks, as long as there are no threads."""
-        if not any(isinstance(i, Run) for n in self.plan.needed for i in self._instructions(self.plan.stages[n])):
-            return
+        """What forks, as long as there are no threads; then this process alone may have many open files."""
+        if any(isinstance(i, Run) for n in self.plan.needed for i in self._instructions(self.plan.stages[n])):
+            self._begin_running()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:  # a tree of many layers is many descriptors
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def _begin_running(self) -> None:
         options = ContainerOptions(
             "build", networks=(NetworkOption(self.options.network),) if self.options.network else ()
         )
@@ -318,9 +324,6 @@ class _Build:
             attachment.repair(self.engine)
         self.engine.storage_driver  # noqa: B018  # tries it, in a child
         self.operations.begin()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:  # a tree of many layers is many descriptors
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
     def _instructions(self, planned: PlannedStage) -> tuple[Instruction, ...]:
         return (*self._triggers(planned), *planned.stage.instructions)

@@ -17,6 +17,7 @@ from rootless.engine.context import Engine
 from rootless.engine.layer_blob import write_tar
 from rootless.engine.layer_new import adopt
 from rootless.errors import CorruptData, HostUnsupported, InvalidInput
+from rootless.linux import files
 from rootless.spec.digest import ChainID, parse_digest
 from rootless.store.build_cache import Step, step_of, step_record
 from rootless.store.layer_stream import LayerStream
@@ -60,9 +61,8 @@ def export(engine: Engine, steps: Iterable[Step], directory: str) -> None:
 def _write_blob(engine: Engine, chain_id: ChainID, path: str) -> None:
     if os.path.exists(path):
         return
-    with open(f"{path}.new", "wb") as file:
+    with files.replacing(path) as file:
         write_tar(engine, chain_id, file.write)
-    os.rename(f"{path}.new", path)
 
 
 def find(engine: Engine, key: str, layers: Sequence[ChainID], directory: str, held: ExitStack) -> Step | None:
