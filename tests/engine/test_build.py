@@ -412,6 +412,40 @@ def test_cache_mounts_and_steps_are_carried_to_another_store(builder: Builder, t
     assert builder.output("carried", "cat", "/log") == "x\nx\n"
 
 
+def test_a_carried_cache_is_written_over_nothing_that_lies_there(builder: Builder, tmp_path: Path) -> None:
+    """A directory that came from anywhere may have links under the names of files that are made for a while."""
+    builder.write("FROM BASE\nRUN --mount=type=cache,target=/c,id=ci echo x > /c/log; cp /c/log /log\n")
+    mounts, steps, own = tmp_path / "mounts", tmp_path / "steps", tmp_path / "own"
+    options = ("--cache-mount-to", str(mounts), "--cache-to", f"type=local,dest={steps}")
+    builder(*options)
+    made = [*mounts.glob("*.tar"), *(steps / "blobs/sha256").iterdir()]
+    assert len(made) == 2
+    own.write_text("mine")
+    for path in made:
+        path.unlink()
+        path.with_name(f"{path.name}.new").symlink_to(own)
+    builder(*options)
+    assert own.read_text() == "mine"
+    assert all(path.stat().st_size > 0 for path in made)
+
+
+def test_a_tree_of_many_layers_is_copied_to_within_few_open_files(builder: Builder) -> None:
+    copies = "".join(f"COPY f /a/b/c/{number}\n" for number in range(20))
+    builder.write(f"FROM BASE\n{copies}", f="1")
+    builder("-t", "many-layers")
+    builder.write("FROM many-layers\nCOPY f /a/b/c/last\n")
+    installed = builder.box.installed
+    command = ["prlimit", "--nofile=64:", "--", *installed.command("build", "-q", str(builder.place))]
+    done = subprocess.run(command, env=installed.env, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_directory_of_results_has_no_programs_that_run_as_the_user(builder: Builder, tmp_path: Path) -> None:  # T08
+    builder.write("FROM BASE AS made\nCOPY --chmod=6755 f /d/f\nFROM scratch\nCOPY --from=made /d /d\n", f="1")
+    builder("-o", str(tmp_path / "out"))
+    assert (tmp_path / "out/d/f").stat().st_mode & 0o7777 == 0o755
+
+
 def test_an_agents_socket_is_there_for_one_step(builder: Builder, tmp_path: Path) -> None:
     """ssh-agent answers through it; without --ssh there is none."""
     socket = f"{tmp_path}/agent"
