@@ -8,6 +8,7 @@ from rootless.dockerfile.instructions import DockerfileError
 
 _ANY, _STAR = "?", "*"
 _LONGEST_SEARCHED = 4096
+_LONGEST_RESULT = 1 << 21
 
 # Characters as (character, whether it is a wildcard).
 Tokens = list[tuple[str, bool]]
@@ -96,10 +97,12 @@ def replace_matches(value: str, pattern: str, replacement: str, *, everywhere: b
     if not value:
         return replacement if automaton.start & automaton.accepting else ""
     parts: list[str] = []
-    place = 0
+    place = size = 0
     while place < len(value):
         length = _match_length(automaton, value[place:], longest=True)
         parts.append(replacement if length >= 0 else value[place])
+        size += len(parts[-1])
+        _check_size(size)
         place += max(1, length)
         if length >= 0 and not everywhere:
             break
@@ -108,6 +111,10 @@ def replace_matches(value: str, pattern: str, replacement: str, *, everywhere: b
 
 def _bounded_replace(value: str, text: str, replacement: str, most: int) -> str:
     count = min(value.count(text), 1 if most == 1 else len(value))
-    if len(value) + count * len(replacement) > 1 << 21:
-        raise DockerfileError("replacing makes a value longer than two mebibytes")
+    _check_size(len(value) + count * len(replacement))
     return value.replace(text, replacement, most)
+
+
+def _check_size(size: int) -> None:
+    if size > _LONGEST_RESULT:
+        raise DockerfileError("replacing makes a value longer than two mebibytes")

@@ -1,5 +1,7 @@
 """Values of words: BuildKit's rules one by one, and properties that hold for whatever a Dockerfile has."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -236,3 +238,15 @@ def test_a_replacement_takes_the_longest_match_from_the_left(
     if not value and slow_match(pattern, ""):
         expected = replacement
     assert expand(f"${{v/{'/' if everywhere else ''}{pattern}/{replacement}}}", {"v": value}) == expected
+
+
+@pytest.mark.parametrize("pattern", ["?", "*a", "a"])
+def test_what_replacements_come_to_is_bounded_while_they_are_made(pattern: str) -> None:
+    variables = {"value": "a" * 4000, "long": "r" * 900_000}
+    tracemalloc.start()
+    try:
+        with pytest.raises(DockerfileError):
+            expand(f"${{value//{pattern}/$long}}", variables)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
