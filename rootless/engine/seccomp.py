@@ -6,7 +6,7 @@ and exec. To read the table, to choose and to compile takes longer than the rest
 process; so what came of it is kept in the run directory, under a name that says all that it depends on.
 """
 
-import base64
+import binascii
 import json
 import os
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def filter_of(run: str, described: Config) -> Filter:
     """The filter of a section that somebody else has written; *run* is the run directory. Raises as compiling does."""
     text = json.dumps(described, separators=(",", ":"))
     kept = _kept(run, _name(text, []), lambda: _with_program(described))
-    return Filter(base64.b64decode(kept["compiled"]["program"]), kept["compiled"]["flags"])
+    return Filter(binascii.a2b_base64(kept["compiled"]["program"]), kept["compiled"]["flags"])
 
 
 def _kept(run: str, name: str, how: Callable[[], Config]) -> Config:
@@ -90,7 +90,10 @@ def make(wanted: str, bounding: list[str]) -> Config:
 
 def _with_program(described: Config) -> Config:
     compiled = compile_section(described)
-    return {**described, "compiled": {"flags": compiled.flags, "program": base64.b64encode(compiled.program).decode()}}
+    return {
+        **described,
+        "compiled": {"flags": compiled.flags, "program": binascii.b2a_base64(compiled.program, newline=False).decode()},
+    }
 
 
 def without_program(made: Config | None) -> Config | None:

@@ -9,7 +9,7 @@ To make a program of the rules takes some milliseconds. Where the command has do
 stands in the section as `compiled`; it is not looked for in bundles of others.
 """
 
-import base64
+import binascii
 import os
 from typing import NamedTuple
 
@@ -33,7 +33,7 @@ def prepare(section: Config | None) -> Filter | None:
     if section is None:
         return None
     if compiled := section.get("compiled"):
-        return Filter(base64.b64decode(compiled["program"]), compiled["flags"])
+        return Filter(binascii.a2b_base64(compiled["program"]), compiled["flags"])
     return compile_section(section)
 
 
