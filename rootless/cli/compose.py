@@ -1,6 +1,7 @@
 """compose up, create, start, scale: what makes a project run."""
 
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from rootless.cli.opening import engine_of
 from rootless.cli.values import one_of
 from rootless.compose.records import Project
 from rootless.engine.compose_down import dependencies, kill_services, select, start_members, stop_services
-from rootless.engine.compose_follow import Ended, attach
+from rootless.engine.compose_follow import Ended, Follower, attach
 from rootless.engine.compose_labels import Member, members
 from rootless.engine.compose_plan import DIVERGED, FORCE, NEVER
 from rootless.engine.compose_up import UpOptions
@@ -182,26 +183,26 @@ def _attached(
         no_color=options.no_color,
         timestamps=options.timestamps,
     )
-    watch = _Watch(engine, project, options, asked, output)
-    try:
-        chosen = up_project(engine, project, asked, tell)
-        tell.finish()
-        watch.take(chosen)
-        attach(engine, project.name, watch.is_wanted, output, watch.ended, since)
-    except KeyboardInterrupt:
-        return _interrupted(engine, project, asked, tell, output)
-    if watch.aborts:
-        stop_services(engine, project.name, project, (), asked.timeout, tell)
+    watch = _Watch(engine, project, options, output)
+    with closing(Follower(engine, output, since)) as follower:
+        try:
+            chosen = up_project(engine, project, asked, tell)
+            tell.finish()
+            watch.take(chosen)
+            attach(engine, project.name, follower, watch.is_wanted, watch.ended)
+        except KeyboardInterrupt:
+            return _interrupted(engine, project, asked, tell, output, follower)
+        if watch.aborts:
+            stop_services(engine, project.name, project, (), asked.timeout, tell, follower.read)
+            follower.read()
     return watch.status()
 
 
 class _Watch:
     """Which containers are shown, and what becomes of the command when one of them ends."""
 
-    def __init__(
-        self, engine: Engine, project: Project, options: UpCommandOptions, asked: UpOptions, output: Output
-    ) -> None:
-        self._engine, self._project, self._options, self._asked = engine, project, options, asked
+    def __init__(self, engine: Engine, project: Project, options: UpCommandOptions, output: Output) -> None:
+        self._engine, self._project, self._options = engine, project, options
         self._output = output
         self._services: frozenset[str] = frozenset()
         self._codes: dict[str, int] = {}
@@ -249,14 +250,17 @@ class _Watch:
         return (self._first or 0) if self.aborts else 0
 
 
-def _interrupted(engine: Engine, project: Project, asked: UpOptions, tell: Progress, output: Output) -> int:
+def _interrupted(
+    engine: Engine, project: Project, asked: UpOptions, tell: Progress, output: Output, follower: Follower
+) -> int:
     """Ctrl-C: stop in order; once more: kill."""
     output.line("Gracefully Stopping... press Ctrl+C again to force")
     try:
-        stop_services(engine, project.name, project, (), asked.timeout, tell)
+        stop_services(engine, project.name, project, (), asked.timeout, tell, follower.read)
     except KeyboardInterrupt:
         output.line("Killing")
         kill_services(engine, project.name, project, (), _SIGKILL, tell)
+    follower.read()
     return _INTERRUPTED
 
 

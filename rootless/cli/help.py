@@ -171,7 +171,8 @@ class Group(click.Group, CommandHelp):
         return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs."""
+        """The options, where there are any, and the verbs."""
+        super().format_options(ctx, formatter)
         self.write_verbs(formatter, "Commands", self.shown_verbs())
 
     def write_verbs(self, formatter: click.HelpFormatter, title: str, verbs: Iterable[str]) -> None:

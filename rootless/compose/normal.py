@@ -10,6 +10,7 @@ from typing import Any
 from rootless.compose.nodes import ComposeError, Node, wrong
 from rootless.compose.shapes import near
 
+_LONGEST_NAME = 128
 _PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9_-]+")
 _NAMED = ("networks", "volumes", "secrets", "configs")
@@ -18,6 +19,8 @@ DEFAULT = "default"
 
 def check_project_name(name: str) -> str:
     """*name*, if a project may be called so. Raises ComposeError."""
+    if len(name) > _LONGEST_NAME:
+        raise ComposeError(f"invalid project name: it is longer than {_LONGEST_NAME} characters")
     if not _PROJECT_NAME.fullmatch(name):
         raise ComposeError(
             f'invalid project name "{name}": must consist only of lowercase alphanumeric characters, hyphens, and '
@@ -28,7 +31,7 @@ def check_project_name(name: str) -> str:
 
 def project_name_of(text: str) -> str:
     """A project's name made from a directory's; "" where nothing is left."""
-    return _NOT_IN_NAMES.sub("", text.lower()).lstrip("_-")
+    return _NOT_IN_NAMES.sub("", text.lower()).lstrip("_-")[:_LONGEST_NAME]
 
 
 def normalise(document: Node, project: str, directory: str) -> Node:

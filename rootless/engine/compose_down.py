@@ -4,7 +4,7 @@ The dependencies are those of the files, where there are any, and else those tha
 project can be ended whose files are gone.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from rootless.engine import control
 from rootless.engine.compose_container import grace_seconds, image_name
 from rootless.engine.compose_hooks import run_hooks
 from rootless.engine.compose_images import remove_images
-from rootless.engine.compose_labels import Member, members, of_service
+from rootless.engine.compose_labels import PROJECT, Member, members, of_service
 from rootless.engine.compose_plan import dependents
 from rootless.engine.compose_resources import remove_files, remove_networks, remove_volumes
 from rootless.engine.compose_tasks import Task, Tell, Work, run_tasks
@@ -22,7 +22,7 @@ from rootless.engine.context import Engine
 from rootless.engine.remove import remove
 from rootless.errors import Conflict, NotFound, RootlessError
 
-_SIGKILL = 9
+Idle = Callable[[], None] | None
 
 
 class DownOptions(NamedTuple):
@@ -94,7 +94,9 @@ def _images(project: Project | None, found: Sequence[Member], options: DownOptio
     return [image_name(project, service) for service in chosen if options.images == "all" or not service.image]
 
 
-def backwards(needed: Mapping[str, Sequence[str]], found: Sequence[Member], work: Any, tell: Tell) -> None:
+def backwards(
+    needed: Mapping[str, Sequence[str]], found: Sequence[Member], work: Any, tell: Tell, idle: Idle = None
+) -> None:
     """Do *work* with each container, a service behind those that depend on it. Failures do not keep others from it."""
     services = {member.service for member in found}
     behind = dependents({name: needed.get(name, ()) for name in services})
@@ -102,7 +104,7 @@ def backwards(needed: Mapping[str, Sequence[str]], found: Sequence[Member], work
     for service in services:
         after = tuple(f"{member.service}/{member.id}" for member in found if member.service in behind[service])
         tasks += [Task(f"{m.service}/{m.id}", work(m), after) for m in found if m.service == service]
-    run_tasks(tasks, tell, keep_going=True)
+    run_tasks(tasks, tell, keep_going=True, idle=idle)
 
 
 def _stop_work(
@@ -137,12 +139,18 @@ def _stop_work(
 
 
 def stop_services(
-    engine: Engine, name: str, project: Project | None, services: Sequence[str], timeout: int | None, tell: Tell
+    engine: Engine,
+    name: str,
+    project: Project | None,
+    services: Sequence[str],
+    timeout: int | None,
+    tell: Tell,
+    idle: Idle = None,
 ) -> None:
-    """Stop containers, along the dependencies backwards."""
+    """Stop containers, along the dependencies backwards; *idle* is called meanwhile."""
     engine.enter_namespace()
     found = [member for member in select(engine, name, project, services) if member.is_live]
-    backwards(dependencies(project, found), found, lambda m: _stop_work(engine, project, m, timeout), tell)
+    backwards(dependencies(project, found), found, lambda m: _stop_work(engine, project, m, timeout), tell, idle)
 
 
 def restart_services(
@@ -180,7 +188,7 @@ def start_members(
     """Start containers that are there, along the dependencies."""
     tasks = []
     current = (
-        {member.id: member for member in members(engine, found[0].listed.record["labels"][_PROJECT])} if found else {}
+        {member.id: member for member in members(engine, found[0].listed.record["labels"][PROJECT])} if found else {}
     )
     for member in found:
         member = current.get(member.id, member)
@@ -190,9 +198,6 @@ def start_members(
         service = project.services.get(member.service) if project else None
         tasks.append(Task(f"{member.service}/{member.id}", start_work(engine, service, member), after))
     run_tasks(tasks, tell)
-
-
-_PROJECT = "com.docker.compose.project"
 
 
 def kill_services(

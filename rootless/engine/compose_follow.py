@@ -45,6 +45,8 @@ class Follower:
             return
         reader = Reader(os.path.join(self._engine.containers.directory(member.id), "container.log"))
         self._readers[member.id] = (member, reader)
+        if nanoseconds(member.listed.state["started_at"]) >= self._since:
+            self._live.add(member.id)  # though it may have ended by now
         self._show_all(member, reader.begin())
 
     def _show_all(self, member: Member, entries: Iterator[Entry]) -> None:
@@ -87,27 +89,25 @@ class Follower:
 def attach(
     engine: Engine,
     project: str,
+    follower: Follower,
     wanted: Callable[[Member], bool],
-    show: Show,
     ended: Callable[[Ended], bool],
-    since: int,
 ) -> None:
     """Show the output of those containers until none of them runs, or *ended*, told of one that has, says so."""
-    with closing(Follower(engine, show, since)) as follower:
-        rounds = 0
-        while True:
-            if rounds % _LOOK_EVERY == 0:
-                for member in members(engine, project):
-                    if wanted(member):
-                        follower.add(member)
-            follower.read()
-            done = False
-            for end in follower.ended():
-                done = ended(end) or done
-            if done or (follower.is_idle() and rounds > _LOOK_EVERY):
-                return
-            rounds += 1
-            time.sleep(_POLL_SECONDS)
+    rounds = 0
+    while True:
+        if rounds % _LOOK_EVERY == 0:
+            for member in members(engine, project):
+                if wanted(member):
+                    follower.add(member)
+        follower.read()
+        done = False
+        for end in follower.ended():
+            done = ended(end) or done
+        if done or (follower.is_idle() and rounds > _LOOK_EVERY):
+            return
+        rounds += 1
+        time.sleep(_POLL_SECONDS)
 
 
 def show_logs(
@@ -134,4 +134,5 @@ def show_logs(
         show(found[place], entry)
     if follow:
         services = {member.service for member in found}
-        attach(engine, project, lambda member: member.service in services, show, lambda end: False, began)
+        with closing(Follower(engine, show, began)) as follower:
+            attach(engine, project, follower, lambda member: member.service in services, lambda end: False)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from rootless.compose.nodes import ComposeError
+from rootless.compose.normal import check_project_name
 from rootless.compose.project import Application, ProjectOptions, load_application, project_of
 from rootless.compose.records import Project
 from rootless.engine.context import Engine
@@ -70,7 +71,7 @@ def find_project(engine: Engine, options: ProjectOptions) -> tuple[str, Project 
     except ComposeError as error:
         is_there = not options.files and str(error).startswith("no configuration file")
         if name and is_there:
-            return name, None
+            return check_project_name(name), None
         raise
 
 

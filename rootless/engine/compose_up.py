@@ -282,9 +282,10 @@ def _recreate_work(engine: Engine, project: Project, wanted: Wanted, old: Existi
         mounts = [] if options.renew_anonymous_volumes else _anonymous(engine, old.id)
         aside = f"{old.id[:12]}_{name}"
         asked = options_of(engine, project, wanted, old.number, {REPLACE: old.id}, name=aside)
-        own = {mount.destination for mount in asked.mounts}
+        own = {mount.destination for mount in asked.mounts if mount.type != "volume" or mount.source}
         kept = [mount for mount in mounts if mount.destination not in own]
-        asked.mounts = (*asked.mounts, *kept)
+        taken = {mount.destination for mount in kept}
+        asked.mounts = (*(mount for mount in asked.mounts if mount.destination not in taken), *kept)
         record = make(engine, wanted.service, asked, [mount.source for mount in kept])
         try:
             stop(engine, old.id, None, _seconds(wanted.service, options))
