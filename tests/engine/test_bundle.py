@@ -1,5 +1,6 @@
 """From a container's record to config.json."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -259,3 +260,30 @@ def test_with_another_containers_network_come_its_names(bundled: Bundled, store:
         f"{directory}/{name}" for name in ("hosts", "hostname", "resolv.conf")
     ]
     assert config["hostname"] == other[:12]
+
+
+def test_what_tells_how_hot_processors_are_is_masked_where_it_is(
+    bundled: Bundled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "/sys/devices/system/cpu/cpu{}/thermal_throttle"
+    is_directory = os.path.isdir
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.path.isdir", lambda p: p == place.format(1) if "thermal" in str(p) else is_directory(p))
+    masked = bundled()["linux"]["maskedPaths"]
+    assert set(masked) - set(MASKED_PATHS) == {place.format(1)}
+    assert bundled(privileged=True)["linux"]["maskedPaths"] == []
+
+
+def test_the_filter_is_by_what_the_container_may(bundled: Bundled) -> None:
+    def names(**options: Any) -> set[str]:
+        section = bundled(**options)["linux"]["seccomp"]
+        return {n for entry in section["syscalls"] if not entry.get("args") for n in entry["names"]}
+
+    usual = names()
+    assert {"read", "chroot", "ptrace"} <= usual
+    assert not usual & {"mount", "bpf", "reboot"}
+    assert {"mount", "setns"} <= names(cap_add=("SYS_ADMIN",))
+    assert "chroot" not in names(cap_drop=("ALL",))
+    assert "mount" in names(privileged=True, seccomp="builtin")
+    for options in ({"privileged": True}, {"seccomp": "unconfined"}):
+        assert "seccomp" not in bundled(**options)["linux"]
