@@ -66,10 +66,14 @@ class BuildCommandOptions(Options):
     )
     builder: str = text("--builder", help="Accepted for scripts: there is one builder", hidden=True)
     cache_from: list[CacheEntry] = values(
-        "--cache-from", parse=parse_cache, help='External cache sources (e.g., "type=local,src=path/to/dir")'
+        "--cache-from",
+        parse=parse_cache,
+        help='External cache sources ("type=registry,ref=…", "type=local,src=…")',
     )
     cache_to: list[CacheEntry] = values(
-        "--cache-to", parse=parse_cache, help='Cache export destinations (e.g., "type=local,dest=path/to/dir")'
+        "--cache-to",
+        parse=parse_cache,
+        help='Cache export destinations ("type=registry,ref=…", "type=inline", …)',
     )
     cache_mount_from: str = text(
         "--cache-mount-from", metavar="directory", help="Fill the caches of RUN --mount=type=cache from a directory"
@@ -260,7 +264,7 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         ulimits=tuple(options.ulimit),
         secrets=tuple(options.secret),
         ssh=tuple(options.ssh),
-        outputs=(*options.output, *([Output("registry")] if options.push else [])),
+        outputs=_outputs(options),
         squash=options.squash,
         cache_from=tuple(options.cache_from),
         cache_to=tuple(options.cache_to),
@@ -272,6 +276,17 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         epoch=_epoch(build_args.get("SOURCE_DATE_EPOCH", "")),
         pull_progress=lambda: _pull_progress(options.quiet),
     )
+
+
+def _outputs(options: BuildCommandOptions) -> tuple[Output, ...]:
+    """--output; --push has the images among them pushed, or is an output of its own."""
+    outputs = tuple(options.output)
+    if not options.push:
+        return outputs
+    if not any(output.type in ("image", "registry") for output in outputs):
+        return (*outputs, Output("registry"))
+    pushed = {"push": "true"}
+    return tuple(o._replace(attributes={**o.attributes, **pushed}) if o.type == "image" else o for o in outputs)
 
 
 def _epoch(text: str) -> int | None:

@@ -75,11 +75,13 @@ def parse_output(text: str) -> Output:
 
 
 def parse_cache(text: str) -> CacheEntry:
-    """`type=local,src=DIR` or `type=local,dest=DIR`; a name alone is an image of a registry. Raises InvalidInput."""
+    """`type=local|registry|inline,…`; a name alone is an image of a registry. build_caches.py knows the keys."""
     if "=" not in text:
         return CacheEntry("registry", {"ref": text})
     fields = _pairs(text, "cache option")
     kind = fields.pop("type", "")
+    if not kind:
+        raise InvalidInput(f"type is required for cache {text!r}")
     if kind not in _CACHES:
         raise InvalidInput(f"cache type {kind!r} is not there", hint=f"there are: {', '.join(_CACHES)}")
     return CacheEntry(kind, fields)

@@ -32,13 +32,13 @@ from rootless.dockerfile.parse import parse_dockerfile, parse_trigger
 from rootless.dockerfile.warning import Warning
 from rootless.engine import (
     attachment,
-    build_cache_files,
     build_carry,
     build_context,
     build_output,
     network_options,
 )
 from rootless.engine.build_additions import Additions
+from rootless.engine.build_caches import Caches, steps_of_result
 from rootless.engine.build_check import Checked, check, warnings_of
 from rootless.engine.build_container import Running
 from rootless.engine.build_copy import Job
@@ -132,9 +132,8 @@ class _Build:
         self.engine = engine
         self.options = options
         self.teller = Teller(progress)
-        self._export_to = build_cache_files.directories(options.cache_to, "dest")
-        imports = build_cache_files.directories(options.cache_from, "src")
-        self.steps = Steps(engine, Running(), epoch=options.epoch, imports=imports)
+        self.caches = Caches(engine, options.cache_from, options.cache_to, self.teller, self._aside)
+        self.steps = Steps(engine, Running(), epoch=options.epoch)
         self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
         self.operations = Operations(self.steps, options, self.mounts)
         agent = next((ssh.socket for ssh in options.ssh if ssh.id == "default"), "")
@@ -153,6 +152,7 @@ class _Build:
 
     def __exit__(self, *_: object) -> None:
         self.operations.close()
+        self.caches.close()
         for source in {*self._contexts.values(), *self._sources.values()}:
             source.close()
         self.additions.close()
@@ -195,9 +195,7 @@ class _Build:
         if self.options.cache_mount_to:
             with self.told("writing cache mounts"):
                 build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
-        for directory in self._export_to:
-            with self.told("exporting cache to client directory"):
-                build_cache_files.export(self.engine, self.steps.used.values(), directory)
+        self.caches.export(list(self.steps.used.values()), stage.layers, self.told)
         if not build_output.needs_image(outputs):
             return Built(None, (), self._warnings)
         if self.options.squash and len(stage.made) > 1:
@@ -212,7 +210,8 @@ class _Build:
         known = {image.id for image in self.engine.images.list()}
         self.release_images()
         with self.told("exporting to image") as doing:
-            image = finish(self.engine, self.steps.cache, stage, self.options)
+            inline = steps_of_result(self.steps.used.values(), stage.layers) if self.caches.is_inline else None
+            image = finish(self.engine, self.steps.cache, stage, self.options, inline)
             doing.output("stdout", f"writing image {image.id}\n".encode())
             for name in names:
                 self.engine.images.tag(parse_reference(name), image.id)
@@ -252,6 +251,7 @@ class _Build:
             with self.told(f"{INTERNAL} reading cache mounts"):
                 build_carry.read(self.steps.cache, self.options.cache_mount_from)
         self._find_images()
+        self.steps.imports = list(self.caches.open(self.platform))
         self._begin()
         return self._run_stages()
 
@@ -347,6 +347,7 @@ class _Build:
                     self._raise_first(list(self._stages.values()))
             except BaseException:
                 self.steps.running.cancel()
+                self.caches.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
         return self._stages[self.plan.target].result().state

@@ -12,11 +12,10 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 
-from rootless.engine.build_options import CacheEntry
 from rootless.engine.context import Engine
 from rootless.engine.layer_blob import write_tar
-from rootless.engine.layer_new import adopt
-from rootless.errors import CorruptData, HostUnsupported, InvalidInput
+from rootless.engine.layer_new import adopt, chain_id_above
+from rootless.errors import CorruptData, InvalidInput
 from rootless.linux import files
 from rootless.spec.digest import ChainID, parse_digest
 from rootless.store.build_cache import Step, step_of, step_record
@@ -27,22 +26,6 @@ from rootless.store.settle import settle_implicit
 from rootless.store.unpack import Ids, unpack_layer
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def directories(entries: Sequence[CacheEntry], *names: str) -> list[str]:
-    """The directories of --cache-from or --cache-to. Raises HostUnsupported, InvalidInput."""
-    found = []
-    for entry in entries:
-        if entry.type != "local":
-            raise HostUnsupported(
-                f"a build cache of type {entry.type} is not there",
-                hint="type=local,dest=DIR and type=local,src=DIR keep it in a directory",
-            )
-        path = next((entry.attributes[name] for name in names if entry.attributes.get(name)), "")
-        if not path:
-            raise InvalidInput(f"a build cache of type local needs {names[0]}=DIR")
-        found.append(os.path.abspath(path))
-    return found
 
 
 def export(engine: Engine, steps: Iterable[Step], directory: str) -> None:
@@ -65,7 +48,7 @@ def _write_blob(engine: Engine, chain_id: ChainID, path: str) -> None:
         write_tar(engine, chain_id, file.write)
 
 
-def find(engine: Engine, key: str, layers: Sequence[ChainID], directory: str, held: ExitStack) -> Step | None:
+def find(engine: Engine, directory: str, key: str, layers: Sequence[ChainID], held: ExitStack) -> Step | None:
     """The step of that key above *layers*, with its layer in the store; None where *directory* does not have it.
 
     Raises CorruptData for a layer that is not what the step says.
@@ -74,16 +57,27 @@ def find(engine: Engine, key: str, layers: Sequence[ChainID], directory: str, he
         step = step_of(key, load_record(os.path.join(directory, "steps", f"{key}.json")))
     except (OSError, CorruptData, KeyError, TypeError):
         return None
-    if step.chain_id is None:
-        return step if step.layers == tuple(layers) else None
-    if step.layers != (*layers, step.chain_id) or not step.diff_id:
+    if not fits(step, layers):
         return None
+    if step.diff_id is None:
+        return step
     hexadecimal = parse_digest(step.diff_id, "layer of the build cache").partition(":")[2]
-    _make(engine, step, os.path.join(directory, "blobs/sha256", hexadecimal), layers, held)
-    return step
+    return make_layer(engine, step, os.path.join(directory, "blobs/sha256", hexadecimal), layers, held)
 
 
-def _make(engine: Engine, step: Step, path: str, layers: Sequence[ChainID], held: ExitStack) -> None:
+def fits(step: Step, layers: Sequence[ChainID]) -> bool:
+    """Whether a step from elsewhere says that it was done above *layers*, and its layer is called as it should be."""
+    if step.chain_id is None or step.diff_id is None:
+        return not step.chain_id and not step.diff_id and step.layers == tuple(layers)
+    chain_id = chain_id_above(layers[-1] if layers else None, step.diff_id)
+    return step.chain_id == chain_id and step.layers == (*layers, chain_id)
+
+
+def make_layer(engine: Engine, step: Step, path: str, layers: Sequence[ChainID], held: ExitStack) -> Step:
+    """Have the step's layer in the store, from the archive *path*; the step with what the layer really takes.
+
+    Raises CorruptData for an archive that is not what the step says.
+    """
     staged = engine.layers.stage()
     try:
         _unpack(path, staged, engine, layers)
@@ -96,6 +90,7 @@ def _make(engine: Engine, step: Step, path: str, layers: Sequence[ChainID], held
     layer = adopt(engine, layers[-1] if layers else None, staged, held=held)
     if layer.chain_id != step.chain_id:
         raise CorruptData(f"{path} of the build cache is not the layer {step.chain_id}")
+    return step._replace(length=layer.length, size=layer.size)
 
 
 def _unpack(path: str, staged: str, engine: Engine, layers: Sequence[ChainID]) -> None:

@@ -5,6 +5,7 @@ them. Where there is none, as in a build that changes nothing but the config, it
 made first, which the build cache remembers.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from rootless.engine.build_digest import key_of
@@ -13,22 +14,26 @@ from rootless.engine.build_state import Stage
 from rootless.engine.build_steps import timestamp
 from rootless.engine.context import Engine
 from rootless.engine.image_new import make_image
-from rootless.store.build_cache import BuildCache
+from rootless.store.build_cache import CACHE_MEMBER, BuildCache, Step, step_records
 from rootless.store.images import Image
 
-_OF_OTHER_TOOLS = ("container", "container_config", "docker_version", "id", "parent", "rootfs")
+_NOT_OF_THE_BASE = ("container", "container_config", "docker_version", "id", "parent", "rootfs", CACHE_MEMBER)
 
 
-def finish(engine: Engine, cache: BuildCache, stage: Stage, options: BuildOptions) -> Image:
-    """The image of the stage, recorded."""
+def finish(
+    engine: Engine, cache: BuildCache, stage: Stage, options: BuildOptions, inline: Iterable[Step] | None = None
+) -> Image:
+    """The image of the stage, recorded; its config tells of the steps *inline* (build_cache_registry.py)."""
     document = image_document(cache, stage, options)
+    if inline is not None:
+        document[CACHE_MEMBER] = step_records(inline)
     layers = [made.layer for made in stage.made]
     return make_image(engine, stage.image, document, layers, annotations=dict(options.annotations) or None)
 
 
 def image_document(cache: BuildCache, stage: Stage, options: BuildOptions) -> dict[str, Any]:
     """The image's config, but for its rootfs."""
-    document = {name: value for name, value in stage.document.items() if name not in _OF_OTHER_TOOLS}
+    document = {name: value for name, value in stage.document.items() if name not in _NOT_OF_THE_BASE}
     config = dict(stage.config)
     if options.labels:
         config["Labels"] = {**(config.get("Labels") or {}), **options.labels}

@@ -30,7 +30,7 @@ class Output(NamedTuple):
 class CacheEntry(NamedTuple):
     """One --cache-from or --cache-to."""
 
-    type: str  # local
+    type: str  # local, registry, inline
     attributes: Mapping[str, str] = {}
 
 

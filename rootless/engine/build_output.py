@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from rootless.engine.build_caches import COMPRESSIONS
 from rootless.engine.build_options import Output
 from rootless.engine.build_tree import Directory
 from rootless.engine.build_write import Attributes, Mode, Writer
@@ -32,6 +33,19 @@ def check(outputs: Sequence[Output], tags: Sequence[str]) -> None:
         raise InvalidInput("only one output can be written to stdout")
     if any(is_pushed(output) for output in outputs) and not names_of(outputs, tags):
         raise InvalidInput("tag is needed when pushing to registry", hint="name the image: -t REGISTRY/NAME:TAG")
+    for output in outputs:
+        _check_compression(output)
+
+
+def _check_compression(output: Output) -> None:
+    """Layers are compressed where they are pushed, and nowhere else."""
+    asked = output.attributes.get("compression")
+    if asked is None:
+        return
+    if asked not in COMPRESSIONS:
+        raise InvalidInput(f"unknown compression {asked!r}", hint=f"there are: {', '.join(COMPRESSIONS)}")
+    if not is_pushed(output):
+        raise InvalidInput(f"compression={asked} is for an output that is pushed", hint="push=true, or type=registry")
 
 
 def names_of(outputs: Sequence[Output], tags: Sequence[str]) -> list[str]:
@@ -68,9 +82,10 @@ def write_image(engine: Engine, output: Output, image: Image, names: Sequence[st
         # Only who pushes needs what speaks HTTP.
         from rootless.engine.push import push
 
+        compression = output.attributes.get("compression", "gzip")
         for name in names:
             with progress() if progress else nullcontext() as shown:
-                push(engine, parse_reference(name), progress=shown)
+                push(engine, parse_reference(name), compression=compression, progress=shown)
 
 
 def _write_archive(engine: Engine, output: Output, names: Sequence[str]) -> None:

@@ -169,17 +169,18 @@ class StageBuild:
     # What changes files
 
     def _run(self, instruction: Run) -> None:
-        shown = _first_line(instruction.source)
-        doing, place = self._begin(instruction, shown)
-        self._ending(doing, lambda: self._run_step(instruction, place, doing))
-
-    def _run_step(self, instruction: Run, place: Place, doing: Doing) -> None:
         asked = [self._mount(flag.text) for flag in instruction.mounts]
-        sources = {
+        sources = {  # which may have to be waited for; a step begins when all that it needs is there
             mount.from_: self._build.source(mount.from_, self._planned.number)
             for mount in asked
             if mount.type == "bind" or mount.from_
         }
+        doing, place = self._begin(instruction, _first_line(instruction.source))
+        self._ending(doing, lambda: self._run_step(instruction, asked, sources, place, doing))
+
+    def _run_step(
+        self, instruction: Run, asked: list[Mount], sources: dict[str, Source], place: Place, doing: Doing
+    ) -> None:
         network = self._network(instruction.network)
         privileged = self._privileged(instruction.security)
         environment = self.state.environment
@@ -246,10 +247,10 @@ class StageBuild:
         flags = f"--from={instruction.stage} " if instruction.stage else ""
         names = [*sources, *(document.name for document in instruction.heredocs)]
         text = f"COPY {_flags(instruction)}{flags}{' '.join(names)} {destination}"
+        source = self._build.source(self._expand(instruction.stage), self._planned.number)
         doing, place = self._begin(instruction, text)
 
         def act() -> None:
-            source = self._build.source(self._expand(instruction.stage), self._planned.number)
             items: list[tuple[Source, Picked] | Text | Archive] = [
                 (source, picked) for word in sources for picked in source.pick(word)
             ]

@@ -17,7 +17,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from threading import Lock
 from typing import NamedTuple
 
-from rootless.engine import build_cache_files
 from rootless.engine.build_container import Running
 from rootless.engine.build_digest import key_of
 from rootless.engine.build_progress import Cancelled, Doing
@@ -35,6 +34,9 @@ _VERSION = "1"  # of how steps are done: another one finds nothing that this one
 _POLL_SECONDS = 0.05
 _LOCK = "build-step."
 
+# The step of a key above these layers, from elsewhere, with its layer held in the store; None where it is not there.
+Import = Callable[[str, Sequence[ChainID], ExitStack], Step | None]
+
 
 class Place(NamedTuple):
     """Where a step stands: what it is called for --why, and whether its cache may be used."""
@@ -46,15 +48,14 @@ class Place(NamedTuple):
 class Steps:
     """The steps of one build."""
 
-    def __init__(self, engine: Engine, running: Running, *, epoch: int | None, imports: Sequence[str] = ()) -> None:
-        """*imports* are directories of other machines' steps (build_cache_files.py)."""
+    def __init__(self, engine: Engine, running: Running, *, epoch: int | None) -> None:
         self.engine = engine
         self.cache = BuildCache(engine.layout)
         self.running = running
         self.epoch = epoch
         self.held = ExitStack()
         self.used: dict[str, Step] = {}
-        self._imports = imports
+        self.imports: list[Import] = []
         self._holding: set[ChainID] = set()
         self._lock = Lock()
 
@@ -125,8 +126,8 @@ class Steps:
 
     def _import(self, key: str, stage: Stage) -> Step | None:
         """The step from elsewhere, remembered here from now on."""
-        for directory in self._imports:
-            step = build_cache_files.find(self.engine, key, stage.layers, directory, self.held)
+        for find in self.imports:
+            step = find(key, stage.layers, self.held)
             if step:
                 self.cache.save(step)
                 return step

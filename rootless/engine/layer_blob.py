@@ -65,6 +65,11 @@ def compressed(engine: Engine, image: Image, index: int, compression: str, to_fd
     if has_blob(engine, image, index):
         _copy(engine.blobs.path(image.blobs[index]), to_fd)
         return layer_descriptors(engine, image)[index]
+    return compressed_layer(engine, image.layers[index], compression, to_fd)
+
+
+def compressed_layer(engine: Engine, layer: ChainID, compression: str, to_fd: int) -> Descriptor:
+    """The same for a layer that is packed here, of an image or of none."""
     digest = hashlib.sha256()
     written = 0
 
@@ -75,7 +80,7 @@ def compressed(engine: Engine, image: Image, index: int, compression: str, to_fd
         write_all(to_fd, data)
 
     with compressor(compression, write) as sink:
-        write_tar(engine, image.layers[index], sink)
+        write_tar(engine, layer, sink)
     media_type = f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
     return Descriptor(media_type, Digest(f"sha256:{digest.hexdigest()}"), written)
 

@@ -21,6 +21,7 @@ from rootless.linux import files
 from rootless.spec.digest import ChainID, DiffID
 from rootless.store.layout import Layout, load_record, remove_path, save_record
 
+CACHE_MEMBER = "rootless.buildcache.v1"  # of a config in a registry: steps by their keys
 _MEMO = Struct("<5Q32s")
 _MEMO_FORMAT = b"rootless digests 1\n"
 _RACY_NS = 100_000_000  # a file may change once more, and look the same, within the clock tick of its last change
@@ -224,6 +225,11 @@ def step_of(key: str, record: Mapping[str, Any]) -> Step:
     ):
         raise TypeError("a step with other fields")
     return step
+
+
+def step_records(steps: Iterable[Step]) -> dict[str, Any]:
+    """What CACHE_MEMBER says of *steps*."""
+    return {step.key: step_record(step) for step in steps}
 
 
 def step_record(step: Step) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import tarfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -444,6 +445,104 @@ def test_a_directory_of_results_has_no_programs_that_run_as_the_user(builder: Bu
     builder.write("FROM BASE AS made\nCOPY --chmod=6755 f /d/f\nFROM scratch\nCOPY --from=made /d /d\n", f="1")
     builder("-o", str(tmp_path / "out"))
     assert (tmp_path / "out/d/f").stat().st_mode & 0o7777 == 0o755
+
+
+CARRIED = """
+FROM BASE AS tool
+RUN echo tool > /tool && echo unlike-others > /made
+FROM BASE
+COPY --from=tool /tool /
+RUN echo top > /top
+WORKDIR /
+"""
+
+
+def forget(builder: Builder) -> None:
+    """All that was built."""
+    builder.box("builder", "prune", "-a", "-f")
+    builder.box("image", "prune", "-a", "-f")
+    builder.box("pull", "-q", builder.box.image)
+
+
+def test_steps_are_carried_by_a_registry(builder: Builder, registry: Registry) -> None:
+    """mode=max has the stage that the result only copies from; mode=min has not, and a layer is fetched when needed."""
+    builder.write(CARRIED)
+    for mode in ("min", "max"):
+        builder("--cache-to", f"type=registry,ref={registry.host}/cache:{mode},mode={mode},compression=zstd")
+    forget(builder)
+    assert builder.cached("--cache-from", f"{registry.host}/cache:min", "-t", "min") == [True, True, True, False]
+    forget(builder)
+    assert builder.cached("--cache-from", f"type=registry,ref={registry.host}/cache:max", "-t", "max") == [True] * 4
+    assert builder.output("max", "cat", "/tool", "/top") == "tool\ntop\n"
+    builder.box("rmi", "max")
+
+
+def test_steps_are_carried_by_the_image_itself(builder: Builder, registry: Registry) -> None:
+    """Its config tells of them, that of an image built on it does not; and the image stays the same."""
+    builder.write("FROM BASE\nRUN echo one > /one\nRUN true\nRUN echo two > /two\nENV A=b\n")
+    name = f"{registry.host}/inline:1"
+    first = builder.id("--cache-to", "type=inline", "--push", "-t", name)
+    builder.box("rmi", name)
+    forget(builder)
+    assert builder.cached("--cache-from", name, "--cache-to", "type=inline", "-t", name) == [True, True, True]
+    assert builder.id("--cache-to", "type=inline", "-t", name) == first
+    builder.write(f"FROM {name}\nRUN echo child > /child\n")
+    builder("-t", "child", "-o", f"type=oci,dest={builder.place}/child.tar")
+    with tarfile.open(builder.place / "child.tar") as archive:
+        texts = [file.read() for member in archive if (file := archive.extractfile(member)) and member.size < 1 << 16]
+    assert not any(b"rootless.buildcache" in text for text in texts)
+    builder.box("rmi", "child", name)
+
+
+def test_a_cache_that_cannot_be_had_does_not_end_the_build(builder: Builder, registry: Registry) -> None:
+    builder.write("FROM BASE\nRUN echo anyhow > /anyhow\n")
+    said = builder("--cache-from", f"{registry.host}/nothing:here", "-t", "anyhow").stderr
+    assert f"importing cache manifest from {registry.host}/nothing:here" in said
+    assert "ERROR: " in said
+    assert builder.output("anyhow", "cat", "/anyhow") == "anyhow\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--cache-to=type=registry", "needs ref="),
+        ("--cache-from=type=inline", "cannot be there"),
+        ("--cache-to=type=local,dest=x,mode=most", "it should be min or max"),
+        ("--cache-to=type=registry,ref=a/b,level=9", "unexpected key 'level'"),
+        ("--output=type=registry,name=a/b,compression=lz4", "unknown compression 'lz4'"),
+        ("--output=type=oci,dest=x,compression=zstd", "is for an output that is pushed"),
+    ],
+)
+def test_what_a_cache_or_an_output_must_not_say(builder: Builder, option: str, message: str) -> None:
+    builder.write("FROM BASE\n")
+    assert message in builder(option, check=False).stderr
+
+
+def test_what_is_pushed_is_compressed_as_wanted(builder: Builder, registry: Registry) -> None:
+    builder.write("FROM BASE\nRUN echo pushed > /pushed\n")
+    for number, options in enumerate((["-o", "type=registry,compression=zstd"], ["-o=type=image", "--push"])):
+        name = f"{registry.host}/compressed:{number}"
+        builder("-t", name, *options)
+        said = json.loads(registry_manifest(registry, "compressed", str(number)))
+        assert said["layers"][-1]["mediaType"].rpartition("+")[2] == ("zstd", "gzip")[number]
+
+
+def registry_manifest(registry: Registry, repository: str, tag: str) -> bytes:
+    request = urllib.request.Request(
+        f"{registry.url}/v2/{repository}/manifests/{tag}",
+        headers={"Accept": "application/vnd.oci.image.manifest.v1+json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return bytes(answer.read())
+
+
+def test_a_step_that_waits_for_another_stage_begins_then(builder: Builder) -> None:
+    """What is shown is the time that the step itself took."""
+    builder.write("FROM BASE AS slow\nRUN sleep 1.5\nFROM BASE\nCOPY --from=slow /etc/passwd /there\n")
+    lines = builder().stderr.splitlines()
+    [number] = [line.split()[0] for line in lines if "COPY --from=slow" in line and line.startswith("#")]
+    [done] = [line for line in lines if line.startswith(f"{number} DONE ")]
+    assert float(done.split()[2].rstrip("s")) < 1
 
 
 def test_an_agents_socket_is_there_for_one_step(builder: Builder, tmp_path: Path) -> None:
