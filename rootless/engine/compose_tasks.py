@@ -32,10 +32,13 @@ _IDLE_MILLISECONDS = 50
 
 
 class Task(NamedTuple):
-    """A piece of work, and the names of those that must be done before it. A *waiter* takes none of the places."""
+    """A piece of work, and the names of those that must be done before it. A *waiter* takes none of the places.
+
+    One without work is a point that others wait for: it costs no fork.
+    """
 
     name: str
-    work: Work
+    work: Work | None
     after: tuple[str, ...] = ()
     waiter: bool = False
 
@@ -112,17 +115,27 @@ class _Scheduler:
         """Begin the tasks whose turn it is; whether anything runs."""
         if self.failure is not None and not self._keep_going:
             return False
-        left: list[Task] = []
-        for task in self._waiting:
-            if not self._failed.isdisjoint(task.after):
-                self._pending.discard(task.name)
-                self._failed.add(task.name)
-            elif not self._pending.isdisjoint(task.after) or not (task.waiter or self._has_place()):
-                left.append(task)
-            else:
-                self._begin(task)
-        self._waiting = left
+        before = len(self._waiting) + 1
+        while len(self._waiting) < before:  # a point that is reached frees others
+            before = len(self._waiting)
+            self._waiting = [task for task in self._waiting if not self._taken_up(task)]
         return bool(self._running)
+
+    def _taken_up(self, task: Task) -> bool:
+        """Whether the task has been begun, reached, or given up."""
+        if not self._failed.isdisjoint(task.after):
+            self._pending.discard(task.name)
+            self._failed.add(task.name)
+        elif not self._pending.isdisjoint(task.after):
+            return False
+        elif task.work is None:
+            self._pending.discard(task.name)
+            self.results[task.name] = None
+        elif task.waiter or self._has_place():
+            self._begin(task)
+        else:
+            return False
+        return True
 
     def _has_place(self) -> bool:
         return sum(not running.task.waiter for running in self._running.values()) < self._limit
@@ -208,7 +221,7 @@ def _child(task: Task, pipe: int) -> None:
             _send(pipe, {"event": [what, status]})
 
         try:
-            _send(pipe, {"done": task.work(tell)})
+            _send(pipe, {"done": task.work(tell) if task.work else None})
             status = 0
         except RootlessError as error:
             _send(pipe, {"error": [type(error).__name__, str(error), error.hint, error.exit_status]})
@@ -230,8 +243,11 @@ def _leave_it_to_the_command(*_: object) -> None:
 
 def _send(pipe: int, message: dict[str, Any]) -> None:
     data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
-    while data:
-        data = data[os.write(pipe, data) :]
+    try:
+        while data:
+            data = data[os.write(pipe, data) :]
+    except BrokenPipeError:
+        os._exit(1)  # the command was killed: what is half done, the next one puts right
 
 
 def _revived(kind: str, text: str, hint: str, status: int | None) -> RootlessError:

@@ -367,27 +367,37 @@ def start_services(
     deadline = time.monotonic() + options.wait_timeout if options.wait_timeout else 0.0
     there = members(engine, project.name)
     tasks: list[Task] = []
-    for name in names:
+    for name in in_order(names, {name: project.services[name].depends_on for name in names}):
         service = project.services[name]
         needed = [] if options.no_deps else [other for other in service.depends_on if other in names]
-        tasks.append(
-            Task(f"{name}?", _wait_work(engine, project, service), tuple(f"{other}!" for other in needed), waiter=True)
-        )
+        waits = _waits(service, project)
+        ready = Task(f"{name}?", _wait_work(engine, project, service) if waits else None, _all_of(needed), waiter=True)
         again = any(service.depends_on[other].restart and other in recreated for other in needed)
         starts = []
         for member in of_service(there, name):
-            starts.append(f"{name}/{member.id}")
+            if member.is_live and not again:
+                tell(f"Container {member.name}", "Running")
+                continue
             work = start_work(engine, service, member, again=again and name not in recreated)
-            tasks.append(Task(starts[-1], work, (f"{name}?",)))
-        tasks.append(Task(f"{name}!", _nothing, (f"{name}?", *starts), waiter=True))
+            starts.append(Task(f"{name}/{member.id}", work, (ready.name,)))
+        after = (ready.name, *(task.name for task in starts))
+        tasks += [ready, *starts, Task(f"{name}!", None, after)]
         if options.wait:
             condition = _condition(project, names, name)
             tasks.append(Task(f"{name}+", _final_wait(engine, project, name, condition, deadline), (f"{name}!",), True))
     run_tasks(tasks, tell, limit=options.limit)
 
 
-def _nothing(tell: Tell) -> None:
-    """All containers of a service have been started."""
+def _all_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The points at which all containers of the services have been started."""
+    return tuple(f"{name}!" for name in names)
+
+
+def _waits(service: Service, project: Project) -> bool:
+    """Whether more is to be waited for than that others have been started."""
+    return any(
+        dependency.condition != STARTED and name in project.services for name, dependency in service.depends_on.items()
+    )
 
 
 def _condition(project: Project, names: Sequence[str], name: str) -> str:

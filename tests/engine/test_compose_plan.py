@@ -104,6 +104,20 @@ def test_with_keep_going_the_others_are_done_but_what_needs_the_failure(tmp_path
     assert os.listdir(tmp_path) == ["o"]
 
 
+def test_points_cost_no_fork_and_hold_their_place_in_the_order() -> None:
+    told: list[tuple[str, str]] = []
+    tasks = [
+        Task("end", None, ("b",)),
+        Task("b", lambda tell: tell("b", "done"), ("point",)),
+        Task("point", None, ("a", "first")),
+        Task("a", lambda tell: tell("a", "done"), ("first",)),
+        Task("first", None),
+    ]
+    results = run_tasks(tasks, lambda what, status: told.append((what, status)))
+    assert told == [("a", "done"), ("b", "done")]
+    assert set(results) == {"a", "b", "end", "first", "point"}
+
+
 def test_a_task_that_is_killed_is_an_error() -> None:
     with pytest.raises(RootlessError, match="died"):
         run_tasks([Task("k", lambda tell: os.kill(os.getpid(), 9))], nobody)
