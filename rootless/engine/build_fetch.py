@@ -273,6 +273,11 @@ class _Git:
     def run(self, *arguments: str) -> str:
         done = self._call(*arguments)
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise RootlessError(f"git {arguments[0]}: {said[-1] if said else f'exit status {done.returncode}'}")
+            raise RootlessError(f"git {arguments[0]}: {_reason(done.stderr) or f'exit status {done.returncode}'}")
         return done.stdout.decode()
+
+
+def _reason(said: bytes) -> str:
+    """Of what git and ssh have said, the line that tells what is wrong: theirs come before advice and consequences."""
+    lines = [line.strip() for line in said.decode(errors="replace").splitlines() if line.strip()]
+    return next((line for line in lines if not line.startswith(("warning:", "hint:", "Warning:", "@"))), "")

@@ -16,6 +16,7 @@ from rootless.engine.build_options import Output
 from rootless.engine.build_tree import Directory
 from rootless.engine.build_write import Attributes, Mode, Writer
 from rootless.engine.context import Engine
+from rootless.engine.images import target_reference
 from rootless.errors import InvalidInput
 from rootless.spec.reference import parse_reference
 from rootless.store.images import Image
@@ -29,6 +30,8 @@ TREES = ("local", "tar")
 
 def check(outputs: Sequence[Output], tags: Sequence[str]) -> None:
     """Raise InvalidInput for what cannot be, before anything is built."""
+    for name in names_of(outputs, tags):
+        target_reference(name)
     if sum(output.destination == "-" for output in outputs) > 1:
         raise InvalidInput("only one output can be written to stdout")
     if any(is_pushed(output) for output in outputs) and not names_of(outputs, tags):

@@ -545,6 +545,15 @@ def test_a_step_that_waits_for_another_stage_begins_then(builder: Builder) -> No
     assert float(done.split()[2].rstrip("s")) < 1
 
 
+@pytest.mark.parametrize("options", [("-t", "a:b:c"), ("-t", "fine", "-t", "Upper"), ("-o", "type=image,name=a:b:c")])
+def test_a_name_that_cannot_be_is_known_before_anything_is_built(builder: Builder, options: tuple[str, ...]) -> None:
+    builder.write("FROM BASE\nRUN exit 7\n")
+    done = builder(*options, check=False)
+    assert done.returncode == 1
+    assert "is not a valid repository/tag" in done.stderr
+    assert "RUN" not in done.stderr
+
+
 def test_an_agents_socket_is_there_for_one_step(builder: Builder, tmp_path: Path) -> None:
     """ssh-agent answers through it; without --ssh there is none."""
     socket = f"{tmp_path}/agent"

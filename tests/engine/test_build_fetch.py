@@ -95,6 +95,13 @@ def test_a_context_that_the_user_names_is_fetched_as_the_user(ssh_record: Path, 
     assert "agent=/the/users/agent -o" in ssh_record.read_text()
 
 
+def test_of_what_git_says_the_cause_is_told(ssh_record: Path, tmp_path: Path) -> None:
+    said = "echo 'Warning: added a host' >&2; echo 'git@localhost: Permission denied' >&2"
+    (tmp_path / "bin/ssh").write_text(f"#!/bin/sh\n{said}; exit 255\n")
+    with pytest.raises(RootlessError, match=r"git fetch: git@localhost: Permission denied$"):
+        clone(parse_git("git@localhost:own.git"), str(tmp_path / "x"), ssh_of_user())
+
+
 def test_an_xz_archive_does_not_say_how_much_memory_it_gets() -> None:  # T12
     data = bytearray(lzma.compress(b"x" * 1000))
     size = (data[12] + 1) * 4  # of the block's header, which the stream's twelve bytes come before
