@@ -240,7 +240,7 @@ def table(shapes: Mapping[str, Shape], *, required: Iterable[str] = (), defaults
             if key not in shapes and not key.startswith("x-"):
                 raise wrong(child, join(path, key), "unknown key", hint=near(key, shapes))
         for key in required:
-            if key not in entries:
+            if key not in entries or entries[key].value is None:
                 raise wrong(node, path, f"the key {key!r} is missing")
         value: dict[str, Node] = {}
         for key, shape in shapes.items():
