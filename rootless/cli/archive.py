@@ -58,7 +58,7 @@ def output_file(path: str) -> Iterator[int]:
         streams.flush(sys.stdout)
         yield 1
         return
-    target = os.path.abspath(path)
+    target = os.path.realpath(path)  # behind a link, /dev/stdout for one, it is the file that changes
     if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
         what = "is a directory" if os.path.isdir(target) else "its directory does not exist"
         raise InvalidInput(f"invalid output path: {path}: {what}")
@@ -66,7 +66,7 @@ def output_file(path: str) -> Iterator[int]:
         with open(target, "wb", buffering=0) as device:  # a pipe or /dev/null, which is not replaced
             yield device.fileno()
         return
-    aside = f"{target}.{os.getpid()}.part"
+    aside = f"{target}.{os.urandom(4).hex()}.part"  # by chance, for a pid comes again, and soon in containers
     try:
         with open(aside, "xb", buffering=0) as file:
             yield file.fileno()

@@ -66,7 +66,8 @@ def _output(path: str) -> Iterator[int]:
         return
     path = os.path.realpath(path)  # behind a symbolic link, /dev/stdout for one, it is the file that changes
     try:
-        aside = "" if _is_special(path) else f"{path}.{os.getpid()}.new"
+        # By chance, for a pid comes again, and soon in containers.
+        aside = "" if _is_special(path) else f"{path}.{os.urandom(4).hex()}.new"
         fd = os.open(aside or path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if aside else 0), 0o600)
     except OSError as error:
         raise InvalidInput(f"invalid output path: {path}: {error.strerror}") from error

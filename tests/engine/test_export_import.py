@@ -74,6 +74,17 @@ def test_an_archive_is_written_to_a_file_whole_or_not_at_all(box: Box, tmp_path:
         assert (done.returncode, error in done.stderr) == (1, True)
 
 
+def test_behind_a_link_it_is_the_file_that_is_written(box: Box, tmp_path: Path) -> None:
+    container = box("create", box.image).stdout.strip()
+    target, link = tmp_path / "target.tar", tmp_path / "link.tar"
+    target.write_bytes(b"old")
+    link.symlink_to(target)
+    box("export", "-o", str(link), container)
+    assert link.is_symlink()
+    assert tarfile.is_tarfile(target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.tar", "target.tar"]
+
+
 def test_a_terminal_gets_no_archive(box: Box) -> None:
     container = box("create", box.image).stdout.strip()
     with box.terminal("export", container) as terminal:
