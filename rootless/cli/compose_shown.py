@@ -56,8 +56,8 @@ class Progress:
         return f" {mark} {visible(what)}  {visible(status)}"[: columns - 1]
 
     def finish(self) -> None:
-        """What comes next is written below."""
-        self._statuses, self._drawn = {}, 0
+        """What comes next is between lines that others write: no line is gone back to."""
+        self._statuses, self._drawn, self._redraws = {}, 0, False
 
 
 class Output:
