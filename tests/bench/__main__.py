@@ -1,7 +1,7 @@
 """The bars: rootless against podman, same image, same machine, same run.
 
     python -m tests.bench [NAME...]      run, exec, ps, pull, many; of images (images.py, layers.py,
-                                         build.py) push, save, commit, build;
+                                         build.py) push, save, commit, build; of projects (compose.py) compose;
                                          of the networks (network.py) outward, inward, ports, pair, short, udp, start,
                                          memory; union, the union file system against fuse-overlayfs (union.py); all
                                          of them without a name
@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.bench.build import BuildBench
+from tests.bench.compose import ComposeBench
 from tests.bench.images import ImagesBench
 from tests.bench.layers import LayerBench
 from tests.bench.measure import HEADING, Result, compare, quiet, timed
@@ -175,11 +176,12 @@ def of_containers(stack: contextlib.ExitStack) -> Actions:
     for installed in (ours.run, podman.run):
         for name in ("busybox", "tools"):
             installed("pull", "-q", images[name])
-    benches: tuple[Bench | BuildBench | ImagesBench | LayerBench | NetworkBench, ...] = (
+    benches: tuple[Bench | BuildBench | ComposeBench | ImagesBench | LayerBench | NetworkBench, ...] = (
         Bench(ours, podman, images),
         ImagesBench(ours, podman, images, base),
         LayerBench(ours, podman, images),
         BuildBench(ours, podman, images, base),
+        ComposeBench(ours, podman, images, base),
         NetworkBench(ours, podman, images),
     )
     return {name: getattr(bench, name) for bench in benches for name in bench.NAMES}
