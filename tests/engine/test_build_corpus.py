@@ -92,7 +92,7 @@ def test_podman_comes_to_the_same(
         for case in PEER_CASES
         if (lines := _differences(case, built(case), trees[case.name], below, configs[case.name]))
     }
-    assert different == {}
+    assert different == {}, json.dumps(different, indent=1)
 
 
 def _trees(podman: Podman, scratch: Path) -> dict[str, dict[str, str]]:

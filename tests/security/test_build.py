@@ -436,6 +436,38 @@ def test_a_build_cache_from_elsewhere_is_checked(box: Box, tmp_path: Path) -> No
     assert "is not the layer" in said
 
 
+@pytest.mark.parametrize("lie", ["content", "chain", "size"])
+def test_a_build_cache_of_a_registry_is_checked(  # B14
+    box: Box, hostile: FaultRegistry, tmp_path: Path, lie: str
+) -> None:
+    """A layer that is another than its step says; another step's layer; a length that is not its own."""
+    text = "FROM BASE\nRUN echo unlike-others > /made\n"
+    build(box, tmp_path / "context", text, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    [step] = (tmp_path / "cache/steps").iterdir()
+    [blob] = (tmp_path / "cache/blobs/sha256").iterdir()
+    record, layer = json.loads(step.read_bytes()), blob.read_bytes()
+    if lie == "content":
+        layer = layer.replace(b"unlike-others", b"unlike-hostil")
+    elif lie == "chain":
+        record["chain_id"] = record["layers"][-1] = record["layers"][0]
+    else:
+        record["length"] = 7
+    rootfs = {"type": "layers", "diff_ids": [record["diff_id"]]}
+    name = serve(hostile, layer, changes={"rootless.buildcache.v1": {step.stem: record}, "rootfs": rootfs})
+    box.rootless.run("builder", "prune", "-a", "-f")
+    box.rootless.run("image", "prune", "-f")
+    options = ("--cache-from", name, "-t", "carried")
+    if lie == "content":
+        assert "is not the layer" in refused(box, tmp_path / "context", text, *options)
+        return
+    build(box, tmp_path / "context", text, *options)
+    made = box.rootless.run("run", "--rm", "--network=none", "carried", "cat", "/made")
+    assert made.stdout == "unlike-others\n"
+    box.rootless.run("save", "-o", f"{tmp_path}/carried.tar", "carried")
+    box.rootless.run("rmi", "carried")
+    box.rootless.run("load", "-i", f"{tmp_path}/carried.tar")
+
+
 def test_a_step_may_do_no_more_than_a_container(box: Box, tmp_path: Path) -> None:  # B15
     script = "grep -e Cap -e NoNewPrivs -e Seccomp: /proc/self/status"
     said = build(box, tmp_path / "context", f"# syntax=evil/frontend:1\nFROM BASE\nRUN {script}\n", "--no-cache")
