@@ -26,6 +26,7 @@ from rootless.engine.build import build as build_image
 from rootless.engine.build_check import Checked
 from rootless.engine.build_options import BuildOptions, CacheEntry, Output, Secret, Ssh
 from rootless.engine.build_progress import StepFailed
+from rootless.engine.build_proxies import with_proxies
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.linux import files
 
@@ -249,7 +250,7 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         context=options.arguments[0] if options.arguments else ".",
         dockerfile=options.file,
         tags=tuple(options.tag),
-        build_args=build_args,
+        build_args=with_proxies(build_args),
         contexts=dict(options.build_context),
         target=options.target,
         platform=options.platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),

@@ -17,7 +17,7 @@ from rootless.engine.layer_blob import write_tar
 from rootless.engine.layer_new import adopt, chain_id_above
 from rootless.errors import CorruptData, InvalidInput
 from rootless.linux import files
-from rootless.spec.digest import ChainID, parse_digest
+from rootless.spec.digest import ChainID, DiffID, parse_digest
 from rootless.store.build_cache import Step, step_of, step_record
 from rootless.store.layer_stream import LayerStream
 from rootless.store.layout import load_record, save_record
@@ -61,15 +61,19 @@ def find(engine: Engine, directory: str, key: str, layers: Sequence[ChainID], he
         return None
     if step.diff_id is None:
         return step
-    hexadecimal = parse_digest(step.diff_id, "layer of the build cache").partition(":")[2]
+    hexadecimal = step.diff_id.partition(":")[2]
     return make_layer(engine, step, os.path.join(directory, "blobs/sha256", hexadecimal), layers, held)
 
 
 def fits(step: Step, layers: Sequence[ChainID]) -> bool:
-    """Whether a step from elsewhere says that it was done above *layers*, and its layer is called as it should be."""
+    """Whether a step from elsewhere says that it was done above *layers*, and its layer is called as it should be.
+
+    Raises CorruptData where what is called a digest is none: above nothing it would be the name of the layer.
+    """
     if step.chain_id is None or step.diff_id is None:
         return not step.chain_id and not step.diff_id and step.layers == tuple(layers)
-    chain_id = chain_id_above(layers[-1] if layers else None, step.diff_id)
+    diff_id = DiffID(parse_digest(step.diff_id, "layer of the build cache"))
+    chain_id = chain_id_above(layers[-1] if layers else None, diff_id)
     return step.chain_id == chain_id and step.layers == (*layers, chain_id)
 
 

@@ -536,6 +536,24 @@ def registry_manifest(registry: Registry, repository: str, tag: str) -> bytes:
         return bytes(answer.read())
 
 
+def test_steps_are_told_of_the_proxies_in_config_json(builder: Builder) -> None:
+    """Unless --build-arg says otherwise; the image and the cache know nothing of them."""
+    path = builder.box.installed.home / ".docker/config.json"
+    path.parent.mkdir(exist_ok=True)
+    default = {"httpProxy": "http://proxy.invalid:1", "noProxy": "localhost"}
+    builder.write("FROM BASE\nRUN echo seen $http_proxy $HTTP_PROXY $NO_PROXY.\n")
+    try:
+        path.write_text(json.dumps({"proxies": {"default": default}}))
+        assert "seen http://proxy.invalid:1 http://proxy.invalid:1 localhost." in builder("-t", "proxied").stderr
+        assert "seen other http://proxy" not in builder("--no-cache", "--build-arg=http_proxy=other").stderr
+        assert "proxy.invalid" not in builder.box("history", "--no-trunc", "proxied").stdout
+        path.write_text(json.dumps({"proxies": {"default": {"httpProxy": 1}}}))
+        assert "proxies.default is not an object of texts" in builder(check=False).stderr
+    finally:
+        path.unlink()
+    assert builder.cached() == [True]
+
+
 def test_a_step_that_waits_for_another_stage_begins_then(builder: Builder) -> None:
     """What is shown is the time that the step itself took."""
     builder.write("FROM BASE AS slow\nRUN sleep 1.5\nFROM BASE\nCOPY --from=slow /etc/passwd /there\n")

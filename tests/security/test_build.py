@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.security.test_image_config import KEYS, TOP_LEVEL, UNKNOWN
 from tests.support.account import wait_until
 from tests.support.canary import SECRET, Canary
 from tests.support.fault_registry import FaultRegistry
-from tests.support.hostile import LONG, Box, busybox, failure, no_traceback, packed, serve
+from tests.support.hostile import LONG, Box, busybox, failure, no_traceback, packed, serve, tools
 from tests.support.layout import directory, file, symlink
 from tests.support.racer import racing
 
@@ -24,6 +26,7 @@ pytestmark = pytest.mark.kernel
 
 FLAGS = ("--progress=plain", "--network=none")
 TOKEN = b"build-secret-51c0ffee"
+OF_STEP = re.compile(r"#\d+ \d+\.\d+ ")  # a line that a step wrote, in the plain progress
 
 
 def context(box: Box, place: Path, dockerfile: str) -> str:
@@ -466,6 +469,43 @@ def test_a_build_cache_of_a_registry_is_checked(  # B14
     box.rootless.run("save", "-o", f"{tmp_path}/carried.tar", "carried")
     box.rootless.run("rmi", "carried")
     box.rootless.run("load", "-i", f"{tmp_path}/carried.tar")
+
+
+def test_a_layer_of_a_build_cache_that_is_no_digest_is_no_path(  # B14
+    box: Box, hostile: FaultRegistry, tmp_path: Path
+) -> None:
+    """Above nothing the digest of a layer is its name in the store."""
+    text = "FROM scratch\nCOPY file /\n"
+    (tmp_path / "context").mkdir()
+    (tmp_path / "context/file").write_text("content")
+    build(box, tmp_path / "context", text, "--cache-to", f"type=local,dest={tmp_path}/cache")
+    [step] = (tmp_path / "cache/steps").iterdir()
+    record = json.loads(step.read_bytes())
+    for name in ("sha256:../../../../../etc", "/etc", "sha256:\ud800"):
+        record.update(chain_id=name, diff_id=name, layers=[name])
+        rootfs = {"type": "layers", "diff_ids": [name]}
+        cache = serve(hostile, busybox(), changes={"rootless.buildcache.v1": {step.stem: record}, "rootfs": rootfs})
+        box.rootless.run("builder", "prune", "-a", "-f")
+        refused(box, tmp_path / "context", text, "--cache-from", cache)
+
+
+def test_what_a_base_says_about_us_changes_no_step(hostile: FaultRegistry, box: Box, tmp_path: Path) -> None:  # B12
+    """Labels, annotations and members that nobody has defined; its word about a cache is not asked for, nor kept."""
+    forged = {"rootless.buildcache.v1": {"0" * 64: {"layers": [], "description": "x"}}}
+    evil = serve(hostile, busybox(), tools(), config={**UNKNOWN, "Labels": KEYS}, changes={**TOP_LEVEL, **forged})
+    plain = serve(hostile, busybox(), tools())
+    script = "RUN grep -e Cap -e Groups -e NoNew -e Seccomp: /proc/self/status; env; grep -c . /proc/self/mountinfo; id"
+    seen = []
+    for name, base in (("evil-base", evil), ("plain-base", plain)):
+        said = build(box, tmp_path / name, f"FROM {base}\n{script}\n", "--no-cache", "-t", name)
+        step = said.partition("exporting to image")[0]
+        seen.append([line.split(maxsplit=2)[2:] for line in step.splitlines() if OF_STEP.match(line)])
+    assert len(seen[0]) > 10
+    assert seen[0] == seen[1]
+    [document] = json.loads(box.rootless.run("image", "inspect", "evil-base").stdout)
+    assert document["Config"]["Labels"] == KEYS
+    box.rootless.run("save", "-o", f"{tmp_path}/evil.tar", "evil-base")
+    assert b"buildcache" not in (tmp_path / "evil.tar").read_bytes()
 
 
 def test_a_step_may_do_no_more_than_a_container(box: Box, tmp_path: Path) -> None:  # B15
