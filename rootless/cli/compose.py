@@ -6,11 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rootless.cli.command import Options, at_least, command, flag, number, text, texts, value, values
-from rootless.cli.compose_options import limit_of, load_project
+from rootless.cli.compose_options import is_dry, limit_of, load_project, removes_orphans
 from rootless.cli.compose_shown import Output, Progress
 from rootless.cli.opening import engine_of
 from rootless.cli.values import one_of
 from rootless.compose.records import Project
+from rootless.engine import compose_dry_run as dry_run
 from rootless.engine.compose_down import dependencies, kill_services, select, start_members, stop_services
 from rootless.engine.compose_follow import Ended, Follower, attach
 from rootless.engine.compose_labels import Member, members
@@ -111,9 +112,12 @@ def up(options: UpCommandOptions) -> int:
     """Create and start containers"""
     _check(options)
     engine = engine_of(options)
-    project = load_project(options, options.arguments)
+    project = load_project(options, options.arguments, dry_run=True)
     asked = _up_options(options)
     tell = Progress(options)
+    if is_dry(options):
+        dry_run.up(engine, project, asked, tell)
+        return 0
     detached = options.detach or options.wait or options.no_start
     since = time.time_ns()
     if detached:
@@ -146,7 +150,7 @@ def _up_options(options: CreateOptions, **changes: Any) -> UpOptions:
         scale=dict(options.scale),
         recreate=recreate,
         recreate_dependencies=recreate if recreate == NEVER else DIVERGED,
-        remove_orphans=options.remove_orphans,
+        remove_orphans=options.remove_orphans or removes_orphans(),
         pull="" if options.pull == "policy" else options.pull,
         build=options.build,
         no_build=options.no_build,
@@ -269,8 +273,9 @@ def create(options: CreateOptions) -> None:
     """Creates containers for a service"""
     if options.force_recreate and options.no_recreate:
         raise InvalidInput("--force-recreate and --no-recreate are incompatible")
-    project = load_project(options, options.arguments)
-    up_project(engine_of(options), project, _up_options(options, start=False), Progress(options))
+    project = load_project(options, options.arguments, dry_run=True)
+    verb = dry_run.up if is_dry(options) else up_project
+    verb(engine_of(options), project, _up_options(options, start=False), Progress(options))
 
 
 class StartOptions(Options):

@@ -4,11 +4,12 @@ import sys
 
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, flag, number, value
-from rootless.cli.compose_options import look_for_project
+from rootless.cli.compose_options import is_dry, look_for_project, removes_orphans
 from rootless.cli.compose_shown import Progress
 from rootless.cli.opening import engine_of
 from rootless.cli.values import one_of
 from rootless.engine import compose_down as ending
+from rootless.engine import compose_dry_run as dry_run
 from rootless.engine.compose_down import DownOptions
 from rootless.engine.compose_labels import Member
 from rootless.engine.compose_wait import wait_all
@@ -54,11 +55,16 @@ class DownCommandOptions(Options):
 def down(options: DownCommandOptions) -> None:
     """Stop and remove containers, networks"""
     engine = engine_of(options)
-    name, project = look_for_project(options, engine)
+    name, project = look_for_project(options, engine, dry_run=True)
     asked = DownOptions(
-        tuple(options.arguments), options.volumes, options.rmi, options.remove_orphans, _seconds(options.timeout)
+        tuple(options.arguments),
+        options.volumes,
+        options.rmi,
+        options.remove_orphans or removes_orphans(),
+        _seconds(options.timeout),
     )
-    ending.down(engine, name, project, asked, Progress(options))
+    verb = dry_run.down if is_dry(options) else ending.down
+    verb(engine, name, project, asked, Progress(options))
 
 
 class StopOptions(Options):

@@ -36,8 +36,8 @@ class ComposeOptions(Options):
     verbose: bool = flag("--verbose", help="Accepted for scripts", hidden=True)
 
 
-def group_of(options: Options) -> ComposeOptions:
-    """The options before the verb of *options*. Raises InvalidInput, HostUnsupported."""
+def group_of(options: Options, *, dry_run: bool = False) -> ComposeOptions:
+    """The options before the verb of *options*, which can do a *dry_run*. Raises InvalidInput, HostUnsupported."""
     group = options.settings.group
     found = group if isinstance(group, ComposeOptions) else ComposeOptions()
     if found.ansi not in _ANSI:
@@ -46,14 +46,16 @@ def group_of(options: Options) -> ComposeOptions:
         raise InvalidInput(
             f"unsupported --progress value {found.progress!r}", hint=f"there are: {', '.join(_PROGRESS)}"
         )
-    if found.dry_run:
-        raise HostUnsupported("--dry-run is not there yet", hint="`config` tells what a project comes to")
+    if found.dry_run and not dry_run:
+        raise HostUnsupported(
+            "--dry-run is there for up, create and down", hint="`config` tells what a project comes to"
+        )
     return found
 
 
-def project_options(options: Options) -> ProjectOptions:
+def project_options(options: Options, *, dry_run: bool = False) -> ProjectOptions:
     """What the command line says of the project."""
-    group = group_of(options)
+    group = group_of(options, dry_run=dry_run)
     return ProjectOptions(
         working_directory(),
         dict(os.environ),
@@ -65,16 +67,21 @@ def project_options(options: Options) -> ProjectOptions:
     )
 
 
-def load_project(options: Options, asked: Sequence[str] = ()) -> Project:
+def load_project(options: Options, asked: Sequence[str] = (), *, dry_run: bool = False) -> Project:
     """The project of files; its warnings are told."""
-    application = open_application(project_options(options))
+    application = open_application(project_options(options, dry_run=dry_run))
     warn(application)
     return project_of(application, asked)
 
 
-def look_for_project(options: Options, engine: Engine) -> tuple[str, Project | None]:
+def look_for_project(options: Options, engine: Engine, *, dry_run: bool = False) -> tuple[str, Project | None]:
     """The project's name, and its files if there are any."""
-    return find_project(engine, project_options(options))
+    return find_project(engine, project_options(options, dry_run=dry_run))
+
+
+def is_dry(options: Options) -> bool:
+    """Whether the command is to tell what it would do."""
+    return group_of(options, dry_run=True).dry_run
 
 
 def warn(application: Application) -> None:
@@ -85,7 +92,7 @@ def warn(application: Application) -> None:
 
 def limit_of(options: Options) -> int:
     """How many things may be done at once; 0 for the default."""
-    asked = group_of(options).parallel or os.environ.get("COMPOSE_PARALLEL_LIMIT", "0")
+    asked = group_of(options, dry_run=True).parallel or os.environ.get("COMPOSE_PARALLEL_LIMIT", "0")
     try:
         count = int(asked)
     except ValueError:
@@ -93,9 +100,14 @@ def limit_of(options: Options) -> int:
     return max(count, 0)
 
 
+def removes_orphans() -> bool:
+    """Whether orphans are removed without being asked for: COMPOSE_REMOVE_ORPHANS."""
+    return os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true", "yes", "y")
+
+
 def uses_color(options: Options, *, no_color: bool, is_terminal: bool) -> bool:
     """Whether what is printed may be coloured."""
-    group = group_of(options)
+    group = group_of(options, dry_run=True)
     if no_color or group.no_ansi or group.ansi == "never" or os.environ.get("NO_COLOR"):
         return False
     return group.ansi == "always" or is_terminal

@@ -23,10 +23,12 @@ class Progress:
     """Shows what becomes of things; called with what, and how it is now."""
 
     def __init__(self, options: Options) -> None:
-        mode = group_of(options).progress
+        group = group_of(options, dry_run=True)
+        mode = group.progress
+        self._start = "DRY-RUN MODE - " if group.dry_run else ""
         is_terminal = streams.is_tty(sys.stderr) and uses_color(options, no_color=False, is_terminal=True)
         self._quiet = mode == "quiet"
-        self._redraws = mode == "tty" or (mode == "auto" and is_terminal)
+        self._redraws = not group.dry_run and (mode == "tty" or (mode == "auto" and is_terminal))
         self._statuses: dict[str, str] = {}
         self._drawn = 0
 
@@ -38,7 +40,7 @@ class Progress:
         if self._redraws:
             self._draw()
         else:
-            streams.write_error(f" {visible(what)}  {visible(status)}\n")
+            streams.write_error(f" {self._start}{visible(what)}  {visible(status)}\n")
             streams.flush(sys.stderr)
 
     def _draw(self) -> None:

@@ -5,9 +5,12 @@ A container that is made later is taken in when it is seen.
 """
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
+from heapq import merge
+from operator import itemgetter
 from typing import NamedTuple
 
 from rootless.engine.compose_labels import Member, members
@@ -94,20 +97,38 @@ def attach(
     ended: Callable[[Ended], bool],
 ) -> None:
     """Show the output of those containers until none of them runs, or *ended*, told of one that has, says so."""
-    rounds = 0
-    while True:
-        if rounds % _LOOK_EVERY == 0:
-            for member in members(engine, project):
-                if wanted(member):
-                    follower.add(member)
-        follower.read()
-        done = False
-        for end in follower.ended():
-            done = ended(end) or done
-        if done or (follower.is_idle() and rounds > _LOOK_EVERY):
-            return
-        rounds += 1
-        time.sleep(_POLL_SECONDS)
+    with _interrupt_between_rounds() as check:
+        rounds = 0
+        while True:
+            if rounds % _LOOK_EVERY == 0:
+                for member in members(engine, project):
+                    if wanted(member):
+                        follower.add(member)
+            follower.read()
+            done = False
+            for end in follower.ended():
+                done = ended(end) or done
+            check()
+            if done or (follower.is_idle() and rounds > _LOOK_EVERY):
+                return
+            rounds += 1
+            time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _interrupt_between_rounds() -> Iterator[Callable[[], None]]:
+    """Have Ctrl-C wait until it is asked for: in the middle of a block of entries, the rest of it would be lost."""
+    seen: list[int] = []
+
+    def check() -> None:
+        if seen:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def show_logs(
@@ -123,16 +144,20 @@ def show_logs(
 ) -> None:
     """The logs of containers, in the order of time; with *follow*, until none of them runs."""
     began = time.time_ns()
-    entries = [
-        (nanoseconds(entry.time), place, entry)
-        for place, member in enumerate(found)
+    # Each log is in the order of time already, and none of them need be held in memory.
+    streams = [
+        _stamped(member, logs(engine, member.id, tail=tail, since=since, until=until))
+        for member in found
         if member.listed.record["log"]["driver"] != "none"
-        for entry in logs(engine, member.id, tail=tail, since=since, until=until)
-        if not follow or nanoseconds(entry.time) < began
     ]
-    for _, place, entry in sorted(entries, key=lambda item: item[0]):
-        show(found[place], entry)
+    for moment, member, entry in merge(*streams, key=itemgetter(0)):
+        if not follow or moment < began:
+            show(member, entry)
     if follow:
         services = {member.service for member in found}
         with closing(Follower(engine, show, began)) as follower:
             attach(engine, project, follower, lambda member: member.service in services, lambda end: False)
+
+
+def _stamped(member: Member, entries: Iterator[Entry]) -> Iterator[tuple[int, Member, Entry]]:
+    return ((nanoseconds(entry.time), member, entry) for entry in entries)

@@ -19,11 +19,12 @@ def read_file(path: str) -> str | None:
 
     Raises InvalidInput for what cannot be read, and for files beyond all reason.
     """
-    if path == "-":
-        return sys.stdin.read(_MOST_BYTES)
     try:
-        with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+        if path == "-":
+            data = sys.stdin.buffer.read(_MOST_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(_MOST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:

@@ -29,6 +29,7 @@ from rootless.linux import files
 from rootless.store.layout import quote
 
 _CONFIG_MODE = 0o444
+_MOST_BYTES = 16 << 20
 
 
 def used_networks(project: Project) -> list[Network]:
@@ -183,9 +184,12 @@ def _content(project: Project, kind: str, found: FileObject) -> bytes:
         return value.encode()
     try:
         with open(found.file, "rb") as file:
-            return file.read()
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise InvalidInput(f"the file of the {kind} {found.key}: {found.file}: {error.strerror}") from error
+    if len(content) > _MOST_BYTES:
+        raise InvalidInput(f"the file of the {kind} {found.key} is larger than {_MOST_BYTES >> 20} MiB: {found.file}")
+    return content
 
 
 def _written(engine: Engine, project: Project, kind: str, reference: FileReference, found: FileObject) -> str:

@@ -183,18 +183,29 @@ def _want(engine: Engine, project: Project, service: Service, there: list[Member
     if image is None:
         raise NotFound(f"No such image: {image_name(project, service)}")
     files = file_mounts(engine, project, service)
-    written = [f"{mount.source}:{mount.destination}" for mount in files]
-    config_hash = service_hash({**service.document, "x-files": written} if written else service.document)
+    digest = service_digest(service, files)
     count = options.scale.get(service.name, service.replicas)
     if service.container_name and count > 1:
         raise InvalidInput(f"the service {service.name} has a container_name, and there can be one container of it")
-    existing = [_existing(member) for member in of_service(there, service.name)]
-    asked = not options.services or service.name in options.services
-    recreate = options.recreate if asked else options.recreate_dependencies
-    return Wanted(service, config_hash, image.id, files, plan_service(existing, count, config_hash, image.id, recreate))
+    existing = [existing_of(member) for member in of_service(there, service.name)]
+    plan = plan_service(existing, count, digest, image.id, recreate_of(service.name, options))
+    return Wanted(service, digest, image.id, files, plan)
 
 
-def _existing(member: Member) -> Existing:
+def service_digest(service: Service, files: Sequence[MountOption]) -> str:
+    """The hash of a service's configuration, and of the *files* of its secrets and configs."""
+    written = [f"{mount.source}:{mount.destination}" for mount in files]
+    return service_hash({**service.document, "x-files": written} if written else service.document)
+
+
+def recreate_of(name: str, options: UpOptions) -> str:
+    """Which containers of a service are made anew: of one that is asked for, or that others need."""
+    asked = not options.services or name in options.services
+    return options.recreate if asked else options.recreate_dependencies
+
+
+def existing_of(member: Member) -> Existing:
+    """A container, as far as plans go."""
     labels = member.labels
     return Existing(
         member.id,

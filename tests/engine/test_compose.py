@@ -531,6 +531,26 @@ def test_names_that_lead_elsewhere_are_refused(project: Project, name: str) -> N
     assert project.box("ps", "-aq").stdout == ""
 
 
+def test_a_dry_run_tells_what_would_be_done_and_does_nothing(project: Project) -> None:
+    project.write("services: {a: {image: IMAGE, command: STAYS, volumes: ['v:/v']}}\nvolumes: {v: }")
+
+    def lines(*words: str) -> list[str]:
+        done = project.box("compose", "--project-directory", str(project.directory), "-p", "p", "--dry-run", *words)
+        return [line.strip().removeprefix("DRY-RUN MODE - ") for line in done.stderr.splitlines()]
+
+    assert lines("up") == [
+        "Network p_default  Creating", "Volume p_v  Creating", "Container p-a-1  Creating", "Container p-a-1  Starting",
+    ]  # fmt: skip
+    assert project.containers() == {}
+    project("up", "-d")
+    assert lines("up") == ["Container p-a-1  Running"]
+    assert lines("up", "--force-recreate")[0] == "Container p-a-1  Recreate"
+    assert lines("down") == [
+        "Container p-a-1  Stopping", "Container p-a-1  Removing", "Network p_default  Removing",
+    ]  # fmt: skip
+    assert project.containers()["p-a-1"]["State"] == "running"
+
+
 def test_limits_are_told_of_and_left_out(project: Project) -> None:
     project.write(
         "services: {a: {image: IMAGE, command: STAYS, mem_limit: 64m, deploy: {resources: {limits: {cpus: '0.5'}}}}}"
