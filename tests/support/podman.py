@@ -16,15 +16,16 @@ class Podman:
         config = directory / ".config" / "containers"
         config.mkdir(parents=True)
         (directory / "run").mkdir(mode=0o700)
+        (directory / "tmp").mkdir()
         (config / "containers.conf").write_text(_CONTAINERS)
         (config / "storage.conf").write_text(_STORAGE)
         (config / "registries.conf").write_text(f'[[registry]]\nlocation = "{registry_host}"\ninsecure = true\n')
         self.env = {
             "HOME": str(directory),
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "TMPDIR": str(directory / "tmp"),  # its cache mounts would be in /var/tmp, in one directory for all users
             "XDG_RUNTIME_DIR": str(directory / "run"),
         }
-
         if Path("/sys/fs/cgroup/unified").is_dir():
             # crun refuses a machine with both versions; podman's own mount namespace can show it the second alone.
             self.run("unshare", "mount", "--bind", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
