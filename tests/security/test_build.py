@@ -143,8 +143,8 @@ def test_cache_mounts_are_not_left(box: Box, tmp_path: Path) -> None:  # B05, CV
     plant = f"ln -s {canary.top} /c/out; ln -s {depth}{str(canary.top)[1:]} /c/up; ln -s / /c/root; true"
     for number, mount in enumerate(("source=out", "source=up", "source=root/out", f"source={depth}{canary.top}")):
         text = (
-            f"FROM BASE\nRUN --mount=type=cache,target=/c,id={depth}astray {plant}\n"
-            f"RUN --mount=type=cache,target=/m,id={depth}astray,{mount} cat /m/passwd; echo x > /m/new; true # {number}\n"
+            f"FROM BASE\nRUN --mount=type=cache,target=/c,id={depth}lost {plant}\n"
+            f"RUN --mount=type=cache,target=/m,id={depth}lost,{mount} cat /m/passwd; echo x > /m/new; true # {number}\n"
         )
         status, said = no_traceback(box.rootless, "build", *FLAGS, context(box, tmp_path / "context", text))
         assert SECRET.decode() not in said
@@ -152,7 +152,7 @@ def test_cache_mounts_are_not_left(box: Box, tmp_path: Path) -> None:  # B05, CV
     assert canary.changes() == []
     mounts = os.listdir(box.rootless.data / "rootless/build/mounts")
     assert all(len(name) == 64 for name in mounts)
-    assert not list(box.rootless.tree.rglob("astray"))
+    assert not list(box.rootless.tree.rglob("lost"))
 
 
 def test_a_cache_that_another_build_changes_is_not_left(box: Box, tmp_path: Path) -> None:  # B05, CVE-2024-23651
