@@ -22,5 +22,5 @@ def test_the_tests_that_are_named_exist() -> None:
 
 
 def test_the_files_that_are_named_exist() -> None:
-    rooms = [TESTS / room for room in ("", "dockerfile", "fuse", "security")]
+    rooms = [TESTS / room for room in ("", "dockerfile", "engine", "fuse", "security")]
     assert [name for name in FILES if not any((room / name).exists() for room in rooms)] == []
