@@ -1,5 +1,6 @@
 """compose up, create, start, scale: what makes a project run."""
 
+import signal
 import time
 from contextlib import closing
 from functools import partial
@@ -188,6 +189,7 @@ def _attached(
         timestamps=options.timestamps,
     )
     watch = _Watch(engine, project, options, output)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the command means what Ctrl-C means
     with closing(Follower(engine, output, since)) as follower:
         try:
             chosen = up_project(engine, project, asked, tell)

@@ -124,11 +124,13 @@ def _interrupt_between_rounds() -> Iterator[Callable[[], None]]:
         if seen:
             raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, frame: seen.append(number)) for number in numbers]
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def show_logs(

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +460,29 @@ def test_an_up_that_was_killed_is_finished_by_the_next(project: Project) -> None
     assert sorted(project.containers()) == ["p-a-1"]
 
 
+def test_images_are_pulled_where_they_are_missing(project: Project, image: Callable[[str], str]) -> None:
+    name = image("whiteouts")
+    text = (
+        "services: {a: {image: '%s', pull_policy: %s, command: [echo, here]}, b: {image: '%s', command: [echo, here]}}"
+    )
+    project.write(text % (name, "never", name))
+    failed = project("up", "-d", check=False)
+    assert f"No such image: {name}" in failed.stderr
+    project.write(text % (name, "missing", name))
+    pulled = project("up", "-d").stderr
+    assert pulled.count(f"Image {name}  Pulled") == 1
+    assert "Pull" not in project("up", "-d").stderr
+    assert f"Image {name}  Pulled" in project("up", "-d", "--pull", "always").stderr
+    project("down", "--rmi", "all")
+    assert project.box("images", "-q", name).stdout == ""
+    assert f"Image {name}  Pulled" in project("pull").stderr
+    project("pull", "--policy", "missing")
+    project.box("rmi", name)
+    project.write(text % (name.replace("whiteouts", "none"), "missing", name))
+    assert project("pull", check=False).returncode == 1
+    assert project("pull", "--ignore-pull-failures").returncode == 0
+
+
 def test_a_service_is_built_from_its_directory(project: Project) -> None:
     (project.directory / "Dockerfile").write_text(f"FROM {project.box.image}\nARG V\nRUN echo built $V >/built\n")
     project.write("services: {app: {build: {context: ., args: {V: '1'}}, command: [cat, /built]}}")
@@ -512,6 +535,25 @@ def test_containers_of_services_are_under_the_filter_of_system_calls(project: Pr
     project.write("services: {a: {image: IMAGE, command: [grep, 'Seccomp:', /proc/self/status]}}")
     assert project("up", "--no-log-prefix").stdout.split() == ["Seccomp:", "2"]
     assert project("run", "--rm", "-T", "a").stdout.split() == ["Seccomp:", "2"]
+
+
+def test_a_sigterm_stops_the_services_as_ctrl_c_does(project: Project) -> None:
+    project.write(
+        """
+services:
+  a:
+    image: IMAGE
+    command: [sh, -c, "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done"]
+    tty: true
+"""
+    )
+    running = project.start("up", "--no-color")
+    assert running.stdout is not None
+    assert running.stdout.readline() == b"a-1  | up\r\n"
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert project.containers()["p-a-1"]["State"] == "exited"
 
 
 @pytest.mark.parametrize("name", ["../../x", "-rf", "a\nb", "a" * 300, "A", ""])
