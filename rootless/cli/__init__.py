@@ -151,7 +151,9 @@ MANAGEMENT: dict[str, dict[str, str]] = {
         "remove": "network:rm",
     },
     "system": {
+        "df": "usage:df",
         "info": "system:info",
+        "prune": "system_prune:prune",
     },
     "volume": {
         "create": "volume:create",
@@ -262,6 +264,8 @@ SUMMARIES: dict[str, str] = {
     "network:rm": "Remove one or more networks",
     "system:info": "Display what this machine allows and what is used of it",
     "system:version": "Show the version of rootless",
+    "system_prune:prune": "Remove unused data",
+    "usage:df": "Show disk usage",
     "volume:create": "Create a volume",
     "volume:inspect": "Display detailed information on one or more volumes",
     "volume:ls": "List volumes",

@@ -17,6 +17,7 @@ from rootless.cli.filters import (
     time_window,
 )
 from rootless.cli.opening import engine_of, tell
+from rootless.cli.pruning import PruneOptions, removed_images_text
 from rootless.cli.table import ellipsis, print_list, short_id
 from rootless.cli.time_values import SECOND, ago, local_time
 from rootless.cli.values import human_size
@@ -174,15 +175,15 @@ def rm(options: RmOptions) -> int:
             missing |= isinstance(error, NotFound)
             status |= not isinstance(error, NotFound)
         else:
-            streams.write("".join(_step(step, "Untagged: ", "Deleted: ") for step in removal.steps))
+            streams.write("".join(_step(step) for step in removal.steps))
             streams.flush()
     engine.enter_namespace()
     engine.layout.empty_trash()
     return status if options.force else status | missing
 
 
-def _step(step: Removed, untagged: str, deleted: str) -> str:
-    return f"{untagged}{step.untagged}\n" if step.untagged else f"{deleted}{step.deleted}\n"
+def _step(step: Removed) -> str:
+    return f"Untagged: {step.untagged}\n" if step.untagged else f"Deleted: {step.deleted}\n"
 
 
 @command("tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]", Options, exactly(2))
@@ -267,18 +268,14 @@ def _history_row(row: HistoryRow, options: HistoryOptions) -> dict[str, object]:
     }
 
 
-class PruneOptions(Options):
+class ImagePruneOptions(PruneOptions):
     """The options of image prune."""
 
     all: bool = flag("-a", "--all", help="Remove all unused images, not just dangling ones")
-    filter: list[tuple[str, str]] = values(
-        "--filter", parse=parse_filter, metavar="filter", help='Provide filter values (e.g. "until=24h", "label=x")'
-    )
-    force: bool = flag("-f", "--force", help="Do not prompt for confirmation")
 
 
-@command("prune", "", PruneOptions, NO_ARGUMENTS)
-def prune(options: PruneOptions) -> None:
+@command("prune", "", ImagePruneOptions, NO_ARGUMENTS)
+def prune(options: ImagePruneOptions) -> None:
     """Remove unused images"""
     filters = collect_filters(options.filter, ("dangling", "label", "label!", "until"))
     if bool_value(filters, "dangling") == options.all:
@@ -294,6 +291,5 @@ def prune(options: PruneOptions) -> None:
         until=until,
         labels=(lambda labels: match_labels_filters(filters, labels)) if has_labels else None,
     )
-    if removal.steps:
-        streams.write("Deleted Images:\n" + "".join(_step(s, "untagged: ", "deleted: ") for s in removal.steps) + "\n")
+    streams.write(removed_images_text(removal.steps))
     streams.write(f"Total reclaimed space: {human_size(removal.freed)}\n")

@@ -31,6 +31,7 @@ from rootless.cli.filters import (
 )
 from rootless.cli.network_values import parse_ipv4, parse_ipv6, parse_link, parse_mac
 from rootless.cli.opening import engine_of, for_each
+from rootless.cli.pruning import PruneOptions, removed_text
 from rootless.cli.table import print_list, short_id
 from rootless.cli.time_values import human_duration, local_time
 from rootless.cli.values import human_size, merge_pairs, parse_key_value, parse_label
@@ -227,15 +228,6 @@ def rm(options: RmOptions) -> int:
     return for_each(options.arguments, lambda name: remove_network(engine, name, force=options.force))
 
 
-class PruneOptions(Options):
-    """The options of network prune."""
-
-    filter: list[tuple[str, str]] = values(
-        "--filter", parse=parse_filter, metavar="filter", help='Provide filter values (e.g. "until=<timestamp>")'
-    )
-    force: bool = flag("-f", "--force", help="Do not prompt for confirmation")
-
-
 @command("prune", "", PruneOptions, NO_ARGUMENTS)
 def prune(options: PruneOptions) -> None:
     """Remove all unused networks"""
@@ -245,8 +237,7 @@ def prune(options: PruneOptions) -> None:
     if not options.force and not streams.confirm(warning):
         return
     names = prune_networks(engine_of(options), until=until, labels=lambda labels: match_labels_filters(filters, labels))
-    if names:
-        streams.write("Deleted Networks:\n" + "".join(f"{name}\n" for name in names) + "\n")
+    streams.write(removed_text("Networks", names))
 
 
 class ConnectOptions(Options):

@@ -20,6 +20,7 @@ from rootless.cli.filters import (
     time_window,
 )
 from rootless.cli.opening import engine_of
+from rootless.cli.pruning import PruneOptions, removed_text
 from rootless.cli.table import ellipsis, print_list, short_id
 from rootless.cli.terminal_text import visible
 from rootless.cli.time_values import ago, human_duration, local_time
@@ -27,7 +28,7 @@ from rootless.cli.values import human_size
 from rootless.engine.context import Engine
 from rootless.engine.listing import Listed, list_containers, size_on_disk
 from rootless.engine.logs import nanoseconds
-from rootless.engine.remove import remove
+from rootless.engine.prune import prune_containers
 from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.network.ports import parse_expose
 from rootless.network.ports import shown as shown_ports
@@ -272,39 +273,16 @@ def _descends(engine: Engine, listed: Listed, ancestors: list[str]) -> bool:
     return False
 
 
-class PruneOptions(Options):
-    """The options of container prune."""
-
-    filter: list[tuple[str, str]] = values(
-        "--filter", parse=parse_filter, metavar="filter", help='Provide filter values (e.g. "until=24h", "label=x")'
-    )
-    force: bool = flag("-f", "--force", help="Do not prompt for confirmation")
-
-
 @command("prune", "", PruneOptions, NO_ARGUMENTS)
 def prune(options: PruneOptions) -> int:
     """Remove all stopped containers"""
     filters = collect_filters(options.filter, ("label", "label!", "until"))
     if not options.force and not streams.confirm("WARNING! This will remove all stopped containers."):
         return 1
-    engine = engine_of(options)
-    engine.enter_namespace()
-    engine.layout.empty_trash()
-    engine.containers.sweep()
     _, until = time_window(filters, time.time_ns())
-    removed, freed = [], 0
-    for listed in list_containers(engine):
-        too_young = until is not None and listed.created > until
-        if listed.is_live or too_young or not match_labels_filters(filters, listed.record["labels"]):
-            continue
-        size = size_on_disk(engine, listed.record)[0]
-        try:
-            remove(engine, listed.record["id"], force=False, volumes=False)
-        except (Conflict, NotFound):
-            continue  # started or removed meanwhile
-        removed.append(listed.record["id"])
-        freed += size
-    if removed:
-        streams.write("Deleted Containers:\n" + "".join(f"{identifier}\n" for identifier in removed) + "\n")
-    streams.write(f"Total reclaimed space: {human_size(freed)}\n")
+    pruned = prune_containers(
+        engine_of(options), until=until, labels=lambda labels: match_labels_filters(filters, labels)
+    )
+    streams.write(removed_text("Containers", pruned.names))
+    streams.write(f"Total reclaimed space: {human_size(pruned.freed)}\n")
     return 0

@@ -5,6 +5,7 @@ from rootless.cli.command import NO_ARGUMENTS, Options, at_least, at_most, comma
 from rootless.cli.documents import show_documents
 from rootless.cli.filters import Filters, bool_value, collect_filters, match_labels_filters, match_name, parse_filter
 from rootless.cli.opening import engine_of, for_each
+from rootless.cli.pruning import PruneOptions, removed_text
 from rootless.cli.table import print_list
 from rootless.cli.values import human_size, merge_pairs, parse_key_value, parse_label
 from rootless.engine.volumes import (
@@ -164,18 +165,14 @@ def rm(options: RmOptions) -> int:
     return for_each(options.arguments, lambda name: remove_volume(engine, name, force=options.force))
 
 
-class PruneOptions(Options):
+class VolumePruneOptions(PruneOptions):
     """The options of volume prune."""
 
     all: bool = flag("-a", "--all", help="Remove all unused volumes, not just anonymous ones")
-    filter: list[tuple[str, str]] = values(
-        "--filter", parse=parse_filter, metavar="filter", help='Provide filter values (e.g. "label=<label>")'
-    )
-    force: bool = flag("-f", "--force", help="Do not prompt for confirmation")
 
 
-@command("prune", "", PruneOptions, NO_ARGUMENTS)
-def prune(options: PruneOptions) -> None:
+@command("prune", "", VolumePruneOptions, NO_ARGUMENTS)
+def prune(options: VolumePruneOptions) -> None:
     """Remove unused local volumes"""
     filters = collect_filters(options.filter, ("all", "label", "label!"))
     if options.all and "all" in filters:
@@ -190,6 +187,5 @@ def prune(options: PruneOptions) -> None:
     engine.enter_namespace()
     engine.layout.empty_trash()
     pruned = prune_volumes(engine, every=every, labels=lambda labels: match_labels_filters(filters, labels))
-    if pruned.names:
-        streams.write("Deleted Volumes:\n" + "".join(f"{name}\n" for name in pruned.names) + "\n")
+    streams.write(removed_text("Volumes", pruned.names))
     streams.write(f"Total reclaimed space: {human_size(pruned.freed)}\n")

@@ -1,10 +1,41 @@
-"""image prune: images that nobody needs, and what killed commands have left."""
+"""container prune, image prune: what nobody needs, and what killed commands have left."""
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import Removal, remove_unused_image, sweep
 from rootless.engine.images import ImageFilter, list_images
+from rootless.engine.listing import list_containers, size_on_disk
+from rootless.engine.remove import remove
+from rootless.errors import Conflict, NotFound
+
+
+class Pruned(NamedTuple):
+    """The ids of the containers that are gone, and the bytes that they had written."""
+
+    names: list[str]
+    freed: int
+
+
+def prune_containers(engine: Engine, *, until: int | None, labels: Callable[[Mapping[str, str]], bool]) -> Pruned:
+    """Remove the containers that do not run, made before *until* (ns of the epoch), whose labels pass *labels*."""
+    engine.enter_namespace()
+    engine.layout.empty_trash()
+    engine.containers.sweep()
+    names, freed = [], 0
+    for listed in list_containers(engine):
+        too_young = until is not None and listed.created > until
+        if listed.is_live or too_young or not labels(listed.record["labels"]):
+            continue
+        size = size_on_disk(engine, listed.record)[0]
+        try:
+            remove(engine, listed.record["id"], force=False, volumes=False)
+        except (Conflict, NotFound):
+            continue  # started or removed meanwhile
+        names.append(listed.record["id"])
+        freed += size
+    return Pruned(names, freed)
 
 
 def prune_images(
