@@ -22,7 +22,7 @@ def test_everything_is_counted_and_what_nobody_uses_can_be_had_back(box: Box) ->
     box("volume", "create", "empty")
     box("create", "--name", "idle", "-v", "data:/data", box.image, "true")
     box.run(
-        "sh", "-c", "head -c 5000 /dev/zero > /file; head -c 300 /dev/zero > /data/file", options=["-v", "data:/data"]
+        "sh", "-c", "head -c 5000 /dev/zero > /file; head -c 300 /dev/zero > /data/file", options=("-v", "data:/data")
     )
     box.detached("head -c 5000 /dev/zero > /file; sleep 100", "--name", "busy")
     after = rows(box)

@@ -166,6 +166,7 @@ def test_binds_and_tmpfs_are_not_filled(filled: str, box: Box, tmp_path: Path) -
 
 
 def test_containers_that_begin_together_fill_a_volume_once(filled: str, box: Box) -> None:
+    box("pull", "-q", filled)
     running = [box.start("run", "--rm", "-v", "vol:/data", filled, "sh", "-c", LISTING) for _ in range(8)]
     results = [process.communicate(timeout=60) for process in running]
     assert results == [(CONTENT.encode(), b"")] * 8
