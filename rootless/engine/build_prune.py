@@ -4,8 +4,6 @@ A step that goes takes its layer along, unless an image, a container or another 
 first, as their layers are above those of the others.
 """
 
-import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,6 +12,7 @@ from rootless.engine.build_steps import sweep_locks
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import remove_layers
 from rootless.store.build_cache import BuildCache, CacheMount, Step
+from rootless.store.tree_size import tree_size
 
 REGULAR, CACHE_MOUNT = "regular", "exec.cachemount"
 
@@ -55,29 +54,6 @@ def _of_mount(mount: CacheMount) -> Entry:
     created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(mount.created))
     text = f"cache mount {mount.id}"
     return Entry(mount.key, CACHE_MOUNT, text, tree_size(mount.data), created, mount.used, False)
-
-
-def tree_size(path: str) -> int:
-    """The bytes of the files in a directory of ours, which containers may be changing; links are not followed."""
-    total = 0
-    try:
-        root_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return 0
-    try:
-        for _, _, names, fd in os.fwalk(".", dir_fd=root_fd, onerror=None):
-            total += sum(_size(name, fd) for name in names)
-    finally:
-        os.close(root_fd)
-    return total
-
-
-def _size(name: str, dir_fd: int) -> int:
-    try:
-        info = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    except FileNotFoundError:
-        return 0
-    return info.st_size if stat.S_ISREG(info.st_mode) else 0
 
 
 def prune(

@@ -7,6 +7,7 @@ from rootless.engine.context import Engine
 from rootless.engine.logs import nanoseconds
 from rootless.errors import CorruptData, NotFound
 from rootless.store.containers import LIVE, Record
+from rootless.store.tree_size import tree_size
 
 
 class Listed(NamedTuple):
@@ -71,22 +72,6 @@ def _damaged(container_id: str) -> Listed:
 
 def size_on_disk(engine: Engine, record: Record) -> tuple[int, int]:
     """(bytes that the container wrote, bytes with its image's): `ps --size`."""
-    own = _tree_size(os.path.join(engine.containers.directory(record["id"]), "upper"))
+    own = tree_size(os.path.join(engine.containers.directory(record["id"]), "upper"))
     image = sum(engine.layers.load(chain_id).size for chain_id in record["layers"])
     return own, own + image
-
-
-def _tree_size(path: str) -> int:
-    total = 0
-    pending = [path]
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif entry.is_file(follow_symlinks=False):
-                        total += entry.stat(follow_symlinks=False).st_size
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-    return total

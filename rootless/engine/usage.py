@@ -11,8 +11,9 @@ from rootless.engine.context import Engine
 from rootless.engine.images import Listed as ListedImage
 from rootless.engine.images import list_images
 from rootless.engine.listing import Listed, list_containers, size_on_disk
-from rootless.engine.volumes import list_volumes, tree_size, volumes_in_use
+from rootless.engine.volumes import list_volumes, volumes_in_use
 from rootless.spec.digest import ChainID
+from rootless.store.tree_size import tree_size
 from rootless.store.volumes import Volume
 
 

@@ -15,6 +15,7 @@ from rootless.engine.names import random_id
 from rootless.engine.remove import volume_users
 from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
 from rootless.runtime.jsonlog import now
+from rootless.store.tree_size import tree_size
 from rootless.store.volumes import Volume
 
 DRIVER = "local"
@@ -164,22 +165,3 @@ def prune_volumes(engine: Engine, *, every: bool, labels: Callable[[Mapping[str,
                 names.append(volume.name)
                 freed += size
     return Pruned(names, freed)
-
-
-def tree_size(path: str) -> int:
-    """The bytes of all files below *path*, each counted once however many names it has. What vanishes is left out."""
-    total, pending, seen = 0, [path], set()
-    while pending:
-        try:
-            with os.scandir(pending.pop()) as entries:
-                for entry in entries:
-                    status = entry.stat(follow_symlinks=False)
-                    if entry.is_dir(follow_symlinks=False):
-                        pending.append(entry.path)
-                    elif (status.st_dev, status.st_ino) not in seen:
-                        if status.st_nlink > 1:
-                            seen.add((status.st_dev, status.st_ino))
-                        total += status.st_size
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue
-    return total

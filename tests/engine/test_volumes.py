@@ -12,10 +12,10 @@ from rootless.engine.volumes import (
     list_volumes,
     prune_volumes,
     remove_volume,
-    tree_size,
     volumes_in_use,
 )
 from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound, RootlessError
+from rootless.store.tree_size import tree_size
 from tests.support.store import Store
 
 
