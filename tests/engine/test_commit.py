@@ -124,6 +124,7 @@ def test_a_commit_that_is_killed_lets_the_container_go_on_and_leaves_nothing(box
         "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i > /f$i; done; echo ready; exec sleep 1000"
     )
     assert box.says(container, "ready")
+    box("image", "prune", "-f")
     images, before = box("images", "-q").stdout, box.installed.leftovers()
     for _ in range(4):
         kill_while_it_is_paused(box, container, box.start("commit", container))

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,8 @@ def slirp(box: Box) -> dict[str, int]:
     found = {}
     for pid, line in box.installed.processes().items():
         if "slirp" in line:
-            found[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
+            with suppress(FileNotFoundError):  # it has ended meanwhile
+                found[Path(f"/proc/{pid}/comm").read_text().strip()] = pid
     return found
 
 

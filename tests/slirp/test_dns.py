@@ -94,10 +94,8 @@ class Gateway:
         self.network = self.model.add_network({"id": "back", "name": "back", "subnet4": "127.0.0.0/24", "names": True})
         self.outward = Outward(self.model, self.loop, self.lines.append)
         services = Services(self.loop, self.model, self.outward, self.lines.append, Stock(self.loop, self._order))
-        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        udp.bind(("127.0.0.1", 0))
+        udp, tcp = both_on_one_port()
         self.port = udp.getsockname()[1]
-        tcp = socket.create_server(("127.0.0.1", self.port))
         self.upstream_port = free_port()
         self.dns = Dns(services, self._recheck, port=self.upstream_port)
         self.dns.serve(self.network, [udp.detach()], [tcp.detach()])
@@ -167,6 +165,17 @@ class Gateway:
 
     def _stock_deliver(self, network: str, kind: str, fds: list[int]) -> None:
         self.dns._services.stock.deliver(network, kind, fds)
+
+
+def both_on_one_port() -> tuple[socket.socket, socket.socket]:
+    """A socket for datagrams and a listener with the same number, which somebody may have for one of the two."""
+    while True:
+        udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        udp.bind(("127.0.0.1", 0))
+        try:
+            return udp, socket.create_server(udp.getsockname())
+        except OSError:
+            udp.close()
 
 
 def free_port() -> int:
