@@ -113,18 +113,23 @@ def chmod(fd: int, name: bytes, mode: int) -> None:
         os.close(reached)
 
 
-def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None, *, follow: bool = False) -> None:
-    """utimensat(2) of *name* in *fd*; times in ns, or NOW; None stays."""
-    times = struct.pack("=4q", *_timespec(atime), *_timespec(mtime))
-    _check(_libc.utimensat(fd, name, times, 0 if follow else _AT_SYMLINK_NOFOLLOW), "utimensat")
+def utimensat(fd: int, name: bytes, atime: int | None, mtime: int | None) -> None:
+    """utimensat(2) of *name* in *fd*, which is not followed if it is a symlink; times in ns, or NOW; None stays."""
+    _check(_libc.utimensat(fd, name, _times(atime, mtime), _AT_SYMLINK_NOFOLLOW), "utimensat")
 
 
-def futimens(fd: int, atime: int | None, mtime: int | None) -> None:
-    """futimens(3), with times as above."""
-    if atime is None or mtime is None or atime == NOW or mtime == NOW:
-        _check(_libc.futimens(fd, struct.pack("=4q", *_timespec(atime), *_timespec(mtime))), "futimens")
+def set_times(target: int | bytes, atime: int | None, mtime: int | None) -> None:
+    """futimens(3) of a descriptor, utimensat(2) of a path, which is followed; times as above."""
+    if atime is not None and mtime is not None and atime != NOW != mtime:
+        os.utime(target, ns=(atime, mtime))
+    elif isinstance(target, int):
+        _check(_libc.futimens(target, _times(atime, mtime)), "futimens")
     else:
-        os.utime(fd, ns=(atime, mtime))
+        _check(_libc.utimensat(-1, target, _times(atime, mtime), 0), "utimensat")
+
+
+def _times(atime: int | None, mtime: int | None) -> bytes:
+    return struct.pack("=4q", *_timespec(atime), *_timespec(mtime))
 
 
 def _timespec(time: int | None) -> tuple[int, int]:

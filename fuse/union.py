@@ -270,7 +270,7 @@ class Union(Upper):
         if size is not None:
             self._truncate(node, change)
         if node.access > PINNED:
-            return _set_open(node.fd, change)
+            return _set(node.fd, change)
         if isinstance(node, Directory):
             node.times = None
         return self._set_named(node, change)
@@ -291,7 +291,7 @@ class Union(Upper):
     def _set_named(self, node: Node, change: Change) -> os.stat_result:
         parent = node.parent
         if parent is None:
-            return _set_reached(fd_path(self.root.fds[UPPER]), change)
+            return _set(fd_path(self.root.fds[UPPER]), change)
         fd, name = self.dir_fd(parent, UPPER), node.name
         _, uid, gid, *_ = change
         if uid is not None or gid is not None:
@@ -313,7 +313,7 @@ class Union(Upper):
             self._truncate(node, change)
         if node.layer == UPPER and node.access:
             with self._reached(node) as path:
-                return _set_reached(path, change)
+                return _set(path, change)
         node.gone = _changed(node.gone, change)
         return node.gone
 
@@ -344,10 +344,6 @@ class Union(Upper):
         self.trim(0)
         self.close_files(0)
         return os.open(node.name, how, dir_fd=self.dir_fd(parent, node.layer))
-
-    def read(self, node: Node, offset: int, size: int) -> bytes:
-        """Content."""
-        return os.pread(self.file_fd(node), size, offset)
 
     def write(self, node: Node, data: "bytes | memoryview", offset: int) -> int:
         """Write all of *data*; its length."""
@@ -491,28 +487,16 @@ class _Reached:
             os.close(self._close)
 
 
-def _set_open(fd: int, change: Change) -> os.stat_result:
-    """Change attributes of the file behind *fd*."""
+def _set(target: "int | bytes", change: Change) -> os.stat_result:
+    """Change attributes of *target*: a descriptor, or the path of one with O_PATH, which allows for nothing else."""
     mode, uid, gid, _, atime, mtime, _ = change
     if uid is not None or gid is not None:
-        os.fchown(fd, -1 if uid is None else uid, -1 if gid is None else gid)
+        os.chown(target, -1 if uid is None else uid, -1 if gid is None else gid)
     if mode is not None:
-        os.fchmod(fd, mode & 0o7777)
+        os.chmod(target, mode & 0o7777)
     if atime is not None or mtime is not None:
-        syscalls.futimens(fd, atime, mtime)
-    return os.fstat(fd)
-
-
-def _set_reached(path: bytes, change: Change) -> os.stat_result:
-    """The same for a descriptor's *path*, which may be one that allows for nothing else."""
-    mode, uid, gid, _, atime, mtime, _ = change
-    if uid is not None or gid is not None:
-        os.chown(path, -1 if uid is None else uid, -1 if gid is None else gid)
-    if mode is not None:
-        os.chmod(path, mode & 0o7777)
-    if atime is not None or mtime is not None:
-        syscalls.utimensat(-1, path, atime, mtime, follow=True)
-    return os.stat(path)
+        syscalls.set_times(target, atime, mtime)
+    return os.stat(target)
 
 
 def _changed(st: os.stat_result, change: Change) -> os.stat_result:

@@ -27,8 +27,6 @@ NO_OPENDIR_SUPPORT, EXPLICIT_INVAL_DATA, HANDLE_KILLPRIV_V2, SETXATTR_EXT = (1 <
 (FATTR_MODE, FATTR_UID, FATTR_GID, FATTR_SIZE, FATTR_ATIME, FATTR_MTIME) = (1 << bit for bit in range(6))
 FATTR_ATIME_NOW, FATTR_MTIME_NOW, FATTR_CTIME, FATTR_KILL_SUIDGID = 1 << 7, 1 << 8, 1 << 10, 1 << 11
 WRITE_KILL_SUIDGID = 1 << 2
-FOPEN_KEEP_CACHE = 1 << 1
-RELEASE_SIZE = 24
 
 HEADER = Struct("=IIQQIIII")  # length, opcode, unique, nodeid, uid, gid, pid, extensions' length
 ANSWER = Struct("=IiQ")  # length, error, unique
@@ -36,17 +34,14 @@ _ATTR = "QQQqqqIIIIIIIIII"  # ino, size, blocks, times, their ns, mode, nlink, u
 _ENTRY = "QQQQII" + _ATTR  # nodeid, generation, seconds that name and attributes are valid, the same in ns
 ATTR_OUT = Struct("=IiQQII" + _ATTR)
 ENTRY_OUT = Struct("=IiQ" + _ENTRY)
-CREATE_OUT = Struct("=IiQ" + _ENTRY + "QII")  # file handle, flags, backing id
 DIRENTPLUS = Struct("=" + _ENTRY + "QQII")  # ino, offset, length of the name, type
 WRITE_OUT = Struct("=IiQII")
 LSEEK_OUT = Struct("=IiQQ")
 
-GETATTR_IN = Struct("=IIQ")
 # valid, -, file handle, size, lock owner, atime, mtime, ctime, the same in ns, mode, -, uid, gid, -
 SETATTR_IN = Struct("=IIQQQqqqIIIIIIII")
 READ_IN = Struct("=QQIIQII")  # file handle, offset, size, …
 WRITE_IN = Struct("=QQIIQII")  # file handle, offset, size, write_flags, …
-CREATE_IN = Struct("=IIII")  # flags, mode, umask, open_flags
 FORGET_IN = Struct("=Q")
 BATCH_FORGET_IN = Struct("=II")
 FORGET_ONE = Struct("=QQ")
