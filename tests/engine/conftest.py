@@ -4,12 +4,18 @@ Its containers have no network unless a test asks for one: most tests are about 
 about the files of containers, and how they live, run with both storage drivers.
 """
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.account import installation
 from tests.support.containers import Box
+from tests.support.podman import Podman
+from tests.support.registry import Registry
 
 _ON_BOTH_DRIVERS = ("test_diff", "test_files_of_containers", "test_lifecycle", "test_run", "test_volumes_in_containers")
 
@@ -45,3 +51,31 @@ def box(shared_box: Box) -> Iterator[Box]:
     before = shared_box.ids()
     yield shared_box
     shared_box.clear(keep=before)
+
+
+@pytest.fixture
+def committed(box: Box) -> Any:
+    """`committed(container, *options)` commits as `test:commit`; the image goes in the end."""
+    images = []
+
+    def commit(container: str, *options: str) -> str:
+        images.append(box("commit", *options, container, "test:commit").stdout.strip())
+        return "test:commit"
+
+    yield commit
+    box.clear(keep=[])
+    box("rmi", "-f", *images)
+
+
+@pytest.fixture(scope="module")
+def podman(registry: Registry) -> Iterator[Podman]:
+    """podman of its own, which knows the tests' registry, at a short path: with a long one it waits for its sockets."""
+    if not Podman.is_here():
+        pytest.skip("podman is not installed")
+    directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
+    peer = Podman(directory, registry.host)
+    try:
+        yield peer
+    finally:
+        peer.close()
+        shutil.rmtree(directory)

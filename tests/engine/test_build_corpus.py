@@ -1,9 +1,7 @@
 """Dockerfiles that cover every instruction and flag: what each comes to, and that podman comes to the same."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from tests.support import corpus
 from tests.support.containers import Box
 from tests.support.podman import Podman
-from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -48,18 +45,10 @@ def test_a_dockerfile_comes_to_what_it_says(case: corpus.Case, built: Callable[[
 
 
 @pytest.fixture(scope="module")
-def podman(registry: Registry, image: Callable[[str], str]) -> Iterator[Podman]:
-    if not Podman.is_here():
-        pytest.skip("podman is not installed")
-    directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
-    peer = Podman(directory, registry.host)
-    try:
-        peer.run("pull", "-q", image("busybox"))
-        peer.run("tag", image("busybox"), "localhost/busybox")
-        yield peer
-    finally:
-        peer.close()
-        shutil.rmtree(directory)
+def podman(podman: Podman, image: Callable[[str], str]) -> Podman:
+    podman.run("pull", "-q", image("busybox"))
+    podman.run("tag", image("busybox"), "localhost/busybox")
+    return podman
 
 
 @pytest.mark.slow

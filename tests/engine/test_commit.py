@@ -1,10 +1,8 @@
 """commit: what is in the image, what is left out, and that the container goes on."""
 
-import json
 import os
 import signal
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,40 +10,9 @@ import pytest
 from rootless.engine.config_changes import apply_changes
 from rootless.errors import InvalidInput
 from tests.support.account import wait_until
-from tests.support.containers import Box
+from tests.support.containers import Box, config, made
 
 pytestmark = pytest.mark.kernel
-
-
-def made(box: Box, script: str, *options: str) -> str:
-    """A container that has run *script* and has ended; its id."""
-    container = box.detached(script, *options)
-    assert box("wait", container).stdout == "0\n"
-    return container
-
-
-def config(box: Box, image: str) -> dict[str, Any]:
-    [document] = json.loads(box("image", "inspect", image).stdout)
-    return dict(document)
-
-
-def layer_of(box: Box, image: str) -> Path:
-    """The directory of the image's topmost layer."""
-    return Path(config(box, image)["GraphDriver"]["Data"]["UpperDir"])
-
-
-@pytest.fixture
-def committed(box: Box) -> Any:
-    """`committed(container, *options)` commits as `test:commit`; the image goes in the end."""
-    images = []
-
-    def commit(container: str, *options: str) -> str:
-        images.append(box("commit", *options, container, "test:commit").stdout.strip())
-        return "test:commit"
-
-    yield commit
-    box.clear(keep=[])
-    box("rmi", "-f", *images)
 
 
 def test_it_prints_the_id_and_the_image_stands_by_itself(box: Box) -> None:

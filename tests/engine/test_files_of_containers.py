@@ -1,7 +1,6 @@
 """commit, cp and export, where they depend on what carries the roots of containers."""
 
 import io
-import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -9,40 +8,9 @@ from typing import Any
 import pytest
 
 from tests.support.account import wait_until
-from tests.support.containers import Box
+from tests.support.containers import Box, layer_of, made
 
 pytestmark = pytest.mark.kernel
-
-
-def made(box: Box, script: str, *options: str) -> str:
-    """A container that has run *script* and has ended; its id."""
-    container = box.detached(script, *options)
-    assert box("wait", container).stdout == "0\n"
-    return container
-
-
-def config(box: Box, image: str) -> dict[str, Any]:
-    [document] = json.loads(box("image", "inspect", image).stdout)
-    return dict(document)
-
-
-def layer_of(box: Box, image: str) -> Path:
-    """The directory of the image's topmost layer."""
-    return Path(config(box, image)["GraphDriver"]["Data"]["UpperDir"])
-
-
-@pytest.fixture
-def committed(box: Box) -> Any:
-    """`committed(container, *options)` commits as `test:commit`; the image goes in the end."""
-    images = []
-
-    def commit(container: str, *options: str) -> str:
-        images.append(box("commit", *options, container, "test:commit").stdout.strip())
-        return "test:commit"
-
-    yield commit
-    box.clear(keep=[])
-    box("rmi", "-f", *images)
 
 
 def test_an_image_has_what_the_container_changed(box: Box, committed: Any) -> None:

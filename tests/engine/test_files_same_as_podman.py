@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 
 from tests.support.account import Installation, installation
 from tests.support.podman import Podman
-from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -41,18 +38,6 @@ INSTRUCTIONS = (
 )
 
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def podman(registry: Registry) -> Iterator[Podman]:
-    """podman of its own, at a short path: with a long one it waits for its sockets."""
-    if not Podman.is_here():
-        pytest.skip("podman is not installed")
-    directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
-    peer = Podman(directory, registry.host)
-    yield peer
-    peer.close()
-    shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """The same image through podman and through us: the same tree, seen from inside (SECURITY.md T15, Y04)."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from tests.support.account import Installation
 from tests.support.podman import Podman
-from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -23,18 +19,6 @@ find / \\( {PRUNE} \\) -prune -o ! -path / ! -path /etc ! -type d -exec stat -c 
 find / \\( {PRUNE} \\) -prune -o ! -path / ! -path /etc -type d -exec stat -c '%A %u:%g %N' {{}} +
 find / \\( {PRUNE} \\) -prune -o -type f -links 1 -exec sha256sum {{}} +
 """
-
-
-@pytest.fixture(scope="module")
-def podman(registry: Registry) -> Iterator[Podman]:
-    """podman of its own, which knows the tests' registry, at a short path: with a long one it waits for its sockets."""
-    if not Podman.is_here():
-        pytest.skip("podman is not installed")
-    directory = Path(tempfile.mkdtemp(prefix="podman-", dir="/tmp"))
-    peer = Podman(directory, registry.host)
-    yield peer
-    peer.close()
-    shutil.rmtree(directory)
 
 
 @pytest.mark.parametrize("name", ["busybox", "whiteouts", "debian"])

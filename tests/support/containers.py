@@ -132,3 +132,20 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def made(box: Box, script: str, *options: str) -> str:
+    """A container that has run *script* and has ended; its id."""
+    container = box.detached(script, *options)
+    assert box("wait", container).stdout == "0\n"
+    return container
+
+
+def config(box: Box, image: str) -> dict[str, Any]:
+    [document] = json.loads(box("image", "inspect", image).stdout)
+    return dict(document)
+
+
+def layer_of(box: Box, image: str) -> Path:
+    """The directory of the image's topmost layer."""
+    return Path(config(box, image)["GraphDriver"]["Data"]["UpperDir"])
