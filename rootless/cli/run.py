@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, flag, number, parse_int, text, texts, value, values
@@ -30,7 +30,7 @@ from rootless.engine.context import Engine
 from rootless.engine.create import create as create_container
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.run import run as run_container
-from rootless.engine.seccomp import read_profile
+from rootless.engine.security_options import parse_security_options
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.network.egress import merge_egress, parse_egress
 from rootless.network.ports import Port, parse_expose, parse_publish
@@ -311,7 +311,7 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
     _refuse_what_is_not_there(options)
     environment = [line for path in options.env_file for line in load_environment_file(path)]
     labels = merge_pairs(*(load_label_file(path) for path in options.label_file), options.label)
-    security = _security(options.security_opt)
+    security = parse_security_options(options.security_opt, "--security-opt")
     image, *words = options.arguments
     return ContainerOptions(
         image,
@@ -413,24 +413,6 @@ def _refuse_what_is_not_there(options: CreateOptions) -> None:
         )
     if options.cgroupns not in ("", "private"):
         raise HostUnsupported("only --cgroupns private is there")
-
-
-def _security(given: list[str]) -> dict[str, Any]:
-    """What --security-opt asks for, as options of the engine. Docker takes a colon for the equals sign, too."""
-    asked: dict[str, Any] = {}
-    for option in given:
-        name, _, argument = option.partition("=" if "=" in option else ":")
-        if name == "no-new-privileges" and argument in ("", "true", "false"):
-            asked["no_new_privileges"] = argument != "false"
-        elif (name, argument) == ("systempaths", "unconfined"):
-            asked["unmasked"] = True
-        elif name == "seccomp" and argument:
-            asked["seccomp"] = read_profile(argument)
-        elif name == "label" or (name, argument) == ("apparmor", "unconfined"):
-            continue  # nothing of it is on that could be switched off
-        else:
-            raise HostUnsupported(f"--security-opt {option} is not there yet")
-    return asked
 
 
 def _mount(mount: Mount) -> MountOption:

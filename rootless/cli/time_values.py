@@ -49,29 +49,6 @@ def parse_duration(text: str) -> int:
     return -total if text[0] == "-" else total
 
 
-def duration_text(duration: int) -> str:
-    """*duration* nanoseconds as Go prints them: "1h30m0s", "1.5s", "300ms", "0s"."""
-    size = abs(duration)
-    sign = "-" if duration < 0 else ""
-    if size < SECOND:
-        unit = "ns" if size < 1_000 else "µs" if size < 1_000_000 else "ms"
-        return "0s" if not size else f"{sign}{_decimal(size, _UNITS[unit])}{unit}"
-    minutes, rest = divmod(size, 60 * SECOND)
-    text = f"{_decimal(rest, SECOND)}s"
-    if minutes >= 60:
-        text = f"{minutes // 60}h{minutes % 60}m{text}"
-    elif minutes:
-        text = f"{minutes}m{text}"
-    return sign + text
-
-
-def _decimal(size: int, unit: int) -> str:
-    """*size* / *unit*, a power of ten, with all digits that say something."""
-    whole, rest = divmod(size, unit)
-    fraction = f"{rest:0{len(str(unit)) - 1}d}".rstrip("0") if rest else ""
-    return f"{whole}.{fraction}" if fraction else str(whole)
-
-
 def parse_time(text: str, now: int) -> int:
     """A point in time, in nanoseconds since 1970, for --since and --until.
 

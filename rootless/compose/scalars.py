@@ -1,10 +1,9 @@
-"""Durations, sizes, modes and the like: what people write, as numbers, and those as Compose prints them."""
+"""Durations, sizes, modes and the like: what people write, as numbers."""
 
 import re
 
 from rootless.errors import InvalidInput
 
-NANOSECOND = 1
 SECOND = 1_000_000_000
 _UNITS = {
     "ns": 1,
@@ -41,29 +40,6 @@ def parse_duration(text: str) -> int:
     if total > _MOST:
         raise InvalidInput(f"{text!r} is more than 292 years")
     return -total if match.group(1) == "-" else total
-
-
-def format_duration(nanoseconds: int) -> str:
-    """The duration as Go prints it: "1m30s", "1h0m0s", "1.5s", "500ms"."""
-    if nanoseconds < 0:
-        return f"-{format_duration(-nanoseconds)}"
-    if nanoseconds < SECOND:
-        for unit in ("ms", "µs", "ns"):
-            if nanoseconds >= _UNITS[unit]:
-                return f"{_decimal(nanoseconds, _UNITS[unit])}{unit}"
-        return "0s"
-    minutes, rest = divmod(nanoseconds, 60 * SECOND)
-    hours, minutes = divmod(minutes, 60)
-    seconds = f"{_decimal(rest, SECOND)}s"
-    if hours:
-        return f"{hours}h{minutes}m{seconds}"
-    return f"{minutes}m{seconds}" if minutes else seconds
-
-
-def _decimal(number: int, unit: int) -> str:
-    whole, rest = divmod(number, unit)
-    digits = str(rest).zfill(len(str(unit)) - 1).rstrip("0")
-    return f"{whole}.{digits}" if digits else str(whole)
 
 
 def parse_size(text: str) -> int:

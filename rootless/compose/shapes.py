@@ -11,7 +11,6 @@ from typing import Any
 
 from rootless.compose.nodes import RESET, ComposeError, Node, join, wrong
 from rootless.compose.scalars import (
-    format_duration,
     format_scalar,
     parse_duration,
     parse_flag,
@@ -21,6 +20,7 @@ from rootless.compose.scalars import (
     parse_size,
 )
 from rootless.errors import InvalidInput
+from rootless.spec.durations import format_duration
 
 
 class Context:

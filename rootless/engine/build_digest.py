@@ -9,7 +9,6 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterable
 
 from rootless.engine.build_tree import MAX_DEPTH, Directory, Entry
 from rootless.errors import InvalidInput
@@ -102,8 +101,3 @@ def unreadable(path: str, error: OSError) -> InvalidInput:
     """What to say of a file that cannot be read."""
     hint = "leave it out in .dockerignore, or make it readable" if error.errno == errno.EACCES else ""
     return InvalidInput(f"cannot read {path}: {error.strerror}", hint=hint)
-
-
-def combined(digests: Iterable[tuple[str, str]]) -> str:
-    """One digest for several sources, each with the name that it gets."""
-    return key_of("sources", *digests)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rootless.compose.records import Device, Healthcheck, Mount, Port, Project, Service, ServiceNetwork
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
-from rootless.engine.seccomp import read_profile
+from rootless.engine.security_options import parse_security_options
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.network.ports import Port as Published
 from rootless.spec.signals import parse_signal
@@ -77,7 +77,7 @@ def container_options(
         "privileged": service.privileged,
         "cap_add": service.cap_add,
         "cap_drop": service.cap_drop,
-        **security(service.security_opt),
+        **parse_security_options(service.security_opt, "security_opt"),
         "sysctls": tuple((key, value or "") for key, value in service.sysctls.items()),
         "ulimits": tuple((key, soft, hard) for key, (soft, hard) in service.ulimits.items()),
         "oom_score": service.oom_score_adj,
@@ -235,19 +235,3 @@ def health_test(service: Service) -> list[str] | None:
     """The words of a check that is executed without a shell; None where there is none."""
     check = service.healthcheck
     return list(check.test) if check is not None and check.test[:1] == ("CMD",) and not check.disable else None
-
-
-def security(given: Sequence[str]) -> dict[str, Any]:
-    """What security_opt asks for, as options. Raises HostUnsupported."""
-    asked: dict[str, Any] = {}
-    for option in given:
-        name, _, argument = option.partition("=" if "=" in option else ":")
-        if name == "no-new-privileges" and argument in ("", "true", "false"):
-            asked["no_new_privileges"] = argument != "false"
-        elif (name, argument) == ("systempaths", "unconfined"):
-            asked["unmasked"] = True
-        elif name == "seccomp" and argument:
-            asked["seccomp"] = read_profile(argument)
-        elif name != "label" and (name, argument) != ("apparmor", "unconfined"):
-            raise HostUnsupported(f"security_opt {option} is not there yet")
-    return asked

@@ -9,7 +9,7 @@ from rootless.compose.normal import check_project_name
 from rootless.compose.project import Application, ProjectOptions, load_application, project_of
 from rootless.compose.records import Project
 from rootless.engine.context import Engine
-from rootless.errors import InvalidInput, NotFound
+from rootless.errors import InvalidInput
 
 _MOST_BYTES = 8 << 20
 
@@ -74,13 +74,6 @@ def find_project(engine: Engine, options: ProjectOptions) -> tuple[str, Project 
         if name and is_there:
             return check_project_name(name), None
         raise
-
-
-def check_services(names: Sequence[str], known: Sequence[str]) -> None:
-    """Raise NotFound for a service that is not there."""
-    for name in names:
-        if name not in known:
-            raise NotFound(f"no such service: {name}", hint=f"there are: {', '.join(known)}" if known else "")
 
 
 def working_directory() -> str:

@@ -11,7 +11,8 @@ one mounts another path, by which `up` knows that it has to be made anew.
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from rootless import __version__
 from rootless.compose.load import absolute
@@ -44,6 +45,14 @@ def used_volumes(project: Project) -> list[Volume]:
         mount.source for service in project.services.values() for mount in service.volumes if mount.type == "volume"
     }
     return [volume for key, volume in project.volumes.items() if key in used]
+
+
+def ensure_resources(engine: Engine, project: Project, tell: Tell) -> None:
+    """Have all networks and volumes be there that the services use. Raises NotFound, Conflict, InvalidInput."""
+    for network in used_networks(project):
+        ensure_network(engine, project, network, tell)
+    for volume in used_volumes(project):
+        ensure_volume(engine, project, volume, tell)
 
 
 def ensure_network(engine: Engine, project: Project, network: Network, tell: Tell) -> None:
@@ -119,25 +128,23 @@ def ensure_volume(engine: Engine, project: Project, volume: Volume, tell: Tell) 
 def remove_networks(engine: Engine, project: str, tell: Tell) -> None:
     """Remove the networks that were made for a project. One that others use is told of and left."""
     for network in networks_of(engine, project):
-        tell(f"Network {network.name}", "Removing")
-        try:
-            remove_network(engine, network.name, force=True)
-        except Conflict:
-            tell(f"Network {network.name}", "Resource is still in use")
-            continue
-        tell(f"Network {network.name}", "Removed")
+        _remove(f"Network {network.name}", partial(remove_network, engine, network.name, force=True), tell)
 
 
 def remove_volumes(engine: Engine, project: str, tell: Tell) -> None:
     """Remove the volumes that were made for a project. One that others use is told of and left."""
     for volume in volumes_of(engine, project):
-        tell(f"Volume {volume.name}", "Removing")
-        try:
-            remove_volume(engine, volume.name, force=True)
-        except Conflict:
-            tell(f"Volume {volume.name}", "Resource is still in use")
-            continue
-        tell(f"Volume {volume.name}", "Removed")
+        _remove(f"Volume {volume.name}", partial(remove_volume, engine, volume.name, force=True), tell)
+
+
+def _remove(shown: str, remove: Callable[[], None], tell: Tell) -> None:
+    tell(shown, "Removing")
+    try:
+        remove()
+    except Conflict:
+        tell(shown, "Resource is still in use")
+    else:
+        tell(shown, "Removed")
 
 
 def _directory(engine: Engine, project: str) -> str:

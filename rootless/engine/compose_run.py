@@ -10,7 +10,7 @@ from rootless.engine.compose_container import container_options, grace_seconds, 
 from rootless.engine.compose_images import Shown, ensure_images
 from rootless.engine.compose_labels import ONEOFF, SERVICE, SLUG, container_labels, members, of_service
 from rootless.engine.compose_plan import with_dependencies
-from rootless.engine.compose_resources import ensure_network, ensure_volume, file_mounts, used_networks, used_volumes
+from rootless.engine.compose_resources import ensure_resources, file_mounts
 from rootless.engine.compose_tasks import Tell
 from rootless.engine.compose_up import (
     UpOptions,
@@ -75,10 +75,7 @@ def run(engine: Engine, project: Project, options: RunOptions, tell: Tell) -> tu
         progress=options.build_progress,
         limit=options.limit,
     )
-    for network in used_networks(project):
-        ensure_network(engine, project, network, tell)
-    for volume in used_volumes(project):
-        ensure_volume(engine, project, volume, tell)
+    ensure_resources(engine, project, tell)
     networks.begin_early(engine)
     if others:
         up = UpOptions(tuple(needed), recreate="never", limit=options.limit)

@@ -45,13 +45,7 @@ from rootless.engine.compose_plan import (
     plan_service,
     with_dependencies,
 )
-from rootless.engine.compose_resources import (
-    ensure_network,
-    ensure_volume,
-    file_mounts,
-    used_networks,
-    used_volumes,
-)
+from rootless.engine.compose_resources import ensure_resources, file_mounts
 from rootless.engine.compose_tasks import Task, Tell, run_tasks
 from rootless.engine.compose_wait import COMPLETED, RUNNING_OR_HEALTHY, STARTED, wait_for
 from rootless.engine.context import Engine
@@ -113,10 +107,7 @@ def up(engine: Engine, project: Project, options: UpOptions, tell: Tell) -> tupl
         progress=options.build_progress,
         limit=options.limit,
     )
-    for network in used_networks(project):
-        ensure_network(engine, project, network, tell)
-    for volume in used_volumes(project):
-        ensure_volume(engine, project, volume, tell)
+    ensure_resources(engine, project, tell)
     if options.start and any(not service.network_mode for service in project.services.values()):
         networks.begin_early(engine)
     _orphans(engine, project, options, tell)

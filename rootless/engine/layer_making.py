@@ -12,12 +12,12 @@ the image has no record yet, so that nobody removes it in between.
 import os
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import ExitStack, closing
 from threading import Lock
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
+from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
 from rootless.engine.unpacking import DISK_FULL, Workers
 from rootless.errors import CorruptData
@@ -84,6 +84,16 @@ def layers_of(manifest: Manifest, config: ImageConfig) -> list[Layer]:
     return [Layer(descriptor, diff_id, chain_id, parent) for (descriptor, diff_id), chain_id, parent in rows]
 
 
+def _pool(cancel: Callable[[], None], workers: Workers) -> CancellingPool:
+    """Threads that fetch and wait for workers."""
+
+    def cancel_both() -> None:
+        cancel()
+        workers.abort()
+
+    return CancellingPool(PARALLEL_FETCHES, cancel_both)
+
+
 def make_layers(
     engine: Engine,
     layers: list[Layer],
@@ -98,7 +108,7 @@ def make_layers(
     """
     unfinished, style = _Unfinished(missing), engine.whiteout_style
     try:
-        with closing(Workers(len(missing), style)) as workers, _Pool(cancel, workers) as pool:
+        with closing(Workers(len(missing), style)) as workers, _pool(cancel, workers) as pool:
             jobs = [pool.submit(_make, engine, layer, fetch, workers, unfinished, shown) for layer in missing]
             done, _ = wait(jobs, return_when=FIRST_EXCEPTION)
             for job in done:
@@ -115,27 +125,6 @@ def make_layers(
         raise
     for layer in missing:
         shown.status(layer.shown, "Pull complete")
-
-
-class _Pool(ThreadPoolExecutor):
-    """Threads that fetch and wait for workers. An exception in the main thread, Ctrl-C too, ends all of it."""
-
-    def __init__(self, cancel: Callable[[], None], workers: Workers) -> None:
-        super().__init__(PARALLEL_FETCHES)
-        self._cancel = cancel
-        self._workers = workers
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        if kind is not None:
-            self._cancel()
-            self._workers.abort()
-            self.shutdown(wait=True, cancel_futures=True)
-        super().__exit__(kind, error, trace)
 
 
 def lock_layers(engine: Engine, layers: list[Layer], shown: Progress, locks: ExitStack) -> list[Layer]:

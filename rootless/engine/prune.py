@@ -1,25 +1,21 @@
 """container prune, image prune: what nobody needs, and what killed commands have left."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import Removal, remove_unused_image, sweep
 from rootless.engine.images import ImageFilter, list_images
 from rootless.engine.listing import list_containers, size_on_disk
 from rootless.engine.remove import remove
+from rootless.engine.volumes import Pruned
 from rootless.errors import Conflict, NotFound
 
 
-class Pruned(NamedTuple):
-    """The ids of the containers that are gone, and the bytes that they had written."""
-
-    names: list[str]
-    freed: int
-
-
 def prune_containers(engine: Engine, *, until: int | None, labels: Callable[[Mapping[str, str]], bool]) -> Pruned:
-    """Remove the containers that do not run, made before *until* (ns of the epoch), whose labels pass *labels*."""
+    """Remove the containers that do not run, made before *until* (ns of the epoch), whose labels pass *labels*.
+
+    The names of what is gone are ids.
+    """
     engine.enter_namespace()
     engine.layout.empty_trash()
     engine.containers.sweep()

@@ -14,11 +14,11 @@ Blobs are opened, and layers locked, before the first byte leaves; what is remov
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, NamedTuple
 
+from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
 from rootless.engine.image_new import layer_descriptors, replace_layers
 from rootless.engine.images import check_platform, image_lock
@@ -235,7 +235,7 @@ class _Job:
         unique = {layer.blob.digest: layer for layer in layers}
         for layer in unique.values():
             self._shown.status(layer.shown, "Preparing")
-        with _Pool(self._pusher) as pool:
+        with CancellingPool(PARALLEL_UPLOADS, self._pusher.cancel) as pool:
             jobs = {digest: pool.submit(self._push_layer, layer) for digest, layer in unique.items()}
             done, _ = wait([*jobs.values(), pool.submit(self._push_config, *config)], return_when=FIRST_EXCEPTION)
             for job in done:
@@ -309,25 +309,6 @@ class _Sources:
         start = f"{self._reference.domain}/"
         paths = (name.removeprefix(start) for name in repositories if name.startswith(start))
         return tuple(path for path in paths if path != self._reference.path)
-
-
-class _Pool(ThreadPoolExecutor):
-    """Threads that push. An exception in the main thread, Ctrl-C too, ends all of them."""
-
-    def __init__(self, pusher: Pusher) -> None:
-        super().__init__(PARALLEL_UPLOADS)
-        self._pusher = pusher
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None = None,
-        trace: TracebackType | None = None,
-    ) -> None:
-        if kind is not None:
-            self._pusher.cancel()
-            self.shutdown(wait=True, cancel_futures=True)
-        super().__exit__(kind, error, trace)
 
 
 def _remember(engine: Engine, image: Image, name: str) -> None:

@@ -11,7 +11,7 @@ from rootless.engine.context import Engine
 from rootless.engine.images import Listed as ListedImage
 from rootless.engine.images import list_images
 from rootless.engine.listing import Listed, list_containers, size_on_disk
-from rootless.engine.volumes import list_volumes, volumes_in_use
+from rootless.engine.volumes import list_volumes
 from rootless.spec.digest import ChainID
 from rootless.store.tree_size import tree_size
 from rootless.store.volumes import Volume
@@ -69,11 +69,11 @@ def usage(engine: Engine) -> Usage:
 
 def _images(engine: Engine, containers: list[Listed]) -> tuple[list[ImageUsage], int, int]:
     listed = list_images(engine)
-    having: dict[str, int] = {}  # layer → how many images have it
+    having: dict[ChainID, int] = {}  # layer → how many images have it
     for one in listed:
         for layer in set(one.image.layers):
             having[layer] = having.get(layer, 0) + 1
-    sizes = {layer: _size(engine, layer) for one in listed for layer in one.image.layers}
+    sizes = {layer: _size(engine, layer) for layer in having}
     using: dict[str, int] = {}  # image → how many containers it has
     for container in containers:
         using[container.record["image_id"]] = using.get(container.record["image_id"], 0) + 1
@@ -93,10 +93,9 @@ def _size(engine: Engine, layer: ChainID) -> int:
 
 
 def _volumes(engine: Engine, containers: list[Listed]) -> list[VolumeUsage]:
-    used = volumes_in_use(engine)
     rows = []
     for volume in list_volumes(engine):
         links = sum(any(m.get("name") == volume.name for m in c.record["mounts"]) for c in containers)
         size = 0 if volume.options else tree_size(volume.mountpoint)  # one that stands for a directory takes nothing
-        rows.append(VolumeUsage(volume, size, links if volume.name in used else 0))
+        rows.append(VolumeUsage(volume, size, links))
     return rows

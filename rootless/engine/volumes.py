@@ -25,7 +25,7 @@ _BINDS = ("bind", "rbind")
 
 
 class Pruned(NamedTuple):
-    """The names of the volumes that are gone, and the bytes of their files."""
+    """The names of what is gone, and the bytes of its files."""
 
     names: list[str]
     freed: int

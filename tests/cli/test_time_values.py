@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from rootless.cli.time_values import (
     SECOND,
     ago,
-    duration_text,
     human_duration,
     local_time,
     parse_duration,
@@ -20,6 +19,7 @@ from rootless.cli.time_values import (
     rfc3339,
 )
 from rootless.errors import InvalidInput
+from rootless.spec.durations import format_duration
 
 MINUTE, HOUR, DAY = 60 * SECOND, 3600 * SECOND, 24 * 3600 * SECOND
 
@@ -95,12 +95,12 @@ def test_other_durations_are_refused(text: str, message: str) -> None:
     ],
 )
 def test_durations_are_printed_as_go_does(duration: int, expected: str) -> None:
-    assert duration_text(duration) == expected
+    assert format_duration(duration) == expected
 
 
 @given(st.integers(-(1 << 62), 1 << 62))
 def test_a_printed_duration_is_read_back(duration: int) -> None:
-    assert parse_duration(duration_text(duration)) == duration
+    assert parse_duration(format_duration(duration)) == duration
 
 
 @given(st.text(alphabet="0123456789.-+hmsnuµ ", max_size=10))

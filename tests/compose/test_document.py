@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from rootless.compose.document import parse_documents, resolve_plain
 from rootless.compose.nodes import ComposeError, Node, plain
 from rootless.compose.render import to_yaml
-from rootless.compose.scalars import format_duration, parse_duration, parse_size
+from rootless.compose.scalars import parse_duration, parse_size
 from rootless.errors import InvalidInput
+from rootless.spec.durations import format_duration
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-1000, 10**12) | st.text(st.characters(exclude_categories=("Cs", "Cc")))
