@@ -1,7 +1,7 @@
 """Times as people type and read them: Go's durations, `--since`, and "3 minutes ago".
 
 Durations and points in time are whole nanoseconds, as the records and the API have them. Sources: Go's time package
-(ParseDuration, Duration.String), go-units' HumanDuration, moby's timetypes.GetTimestamp.
+(ParseDuration), go-units' HumanDuration, moby's timetypes.GetTimestamp.
 """
 
 import re
