@@ -11,6 +11,7 @@ from rootless.cli.command import Options, at_least, command, text
 from rootless.cli.opening import engine_of
 from rootless.engine.save import save as save_images
 from rootless.errors import InvalidInput
+from rootless.linux.files import write_all
 
 
 class SaveOptions(Options):
@@ -49,10 +50,8 @@ def save(options: SaveOptions) -> None:
 
 
 def _write(fd: int, data: "bytes | memoryview") -> None:
-    view = memoryview(data)
     try:
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
     except BrokenPipeError:
         raise streams.OutputClosed from None
 

@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from io import FileIO
 from threading import Thread
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from rootless.engine.container_root import Root, opened_root
 from rootless.engine.context import Engine
 from rootless.engine.cp_paths import STREAM, Place, absolute, check_places, means_content, place
 from rootless.errors import InvalidInput, NotFound, RootlessError
+from rootless.linux.files import write_all
 from rootless.linux.inroot import MAX_SYMLINKS, open_in_root
 from rootless.store.expand import Expanded
 from rootless.store.extract import Extracted, Owner, extract
@@ -316,16 +318,12 @@ class _Pipe:
 
     def _work(self, source_fd: int, name: str, progress: Progress) -> None:
         try:
-            self.size = _write(source_fd, name, self._put, prefix=b"", progress=progress)
+            write = partial(write_all, self._write_fd)
+            self.size = _write(source_fd, name, write, prefix=b"", progress=progress)
         except BaseException as error:
             self._failure = error
         finally:
             os.close(self._write_fd)
-
-    def _put(self, data: bytes | memoryview) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._write_fd, view) :]
 
 
 def _widen(pipe_fd: int) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from rootless.engine.context import Engine
 from rootless.engine.image_new import layer_descriptors
 from rootless.errors import CorruptData
+from rootless.linux.files import write_all
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import OCI_LAYER, Descriptor
 from rootless.store.compress import compressor
@@ -83,13 +84,6 @@ def compressed_layer(engine: Engine, layer: ChainID, compression: str, to_fd: in
         write_tar(engine, layer, sink)
     media_type = f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
     return Descriptor(media_type, Digest(f"sha256:{digest.hexdigest()}"), written)
-
-
-def write_all(fd: int, data: bytes | memoryview) -> None:
-    """write(2), until all is written."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _packed(engine: Engine, directory: str, write: Write) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from rootless.errors import CorruptData, RootlessError
+from rootless.linux.files import write_all
 from rootless.store.marks import lstat, may_set_xattr
 from rootless.store.tar import Kind, Member, TarReader
 
@@ -186,21 +187,21 @@ class _Extraction:
                 raise OSError(errno.EBUSY, "something is mounted there", name)
             os.ftruncate(file_fd, 0)
             while view := self._reader.take():
-                _write_all(file_fd, view)
+                write_all(file_fd, view)
         finally:
             os.close(file_fd)
 
     def _write(self, file_fd: int, member: Member) -> None:
         if member.sparse is None:
             while view := self._reader.take():
-                _write_all(file_fd, view)
+                write_all(file_fd, view)
             return
         for offset, size in member.sparse:
             os.lseek(file_fd, offset, os.SEEK_SET)
             while size:
                 view = self._reader.take(size)
                 size -= len(view)
-                _write_all(file_fd, view)
+                write_all(file_fd, view)
         os.ftruncate(file_fd, member.size)
 
     def _make_link(self, member: Member, fd: int, name: bytes) -> None:
@@ -265,8 +266,3 @@ def _parts(path: bytes) -> list[bytes]:
     if b".." in parts:
         raise CorruptData(f"{os.fsdecode(path[:200])!r}: leads out of the directory")
     return parts
-
-
-def _write_all(fd: int, view: memoryview) -> None:
-    while view:
-        view = view[os.write(fd, view) :]

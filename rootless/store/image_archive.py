@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, cast, final
 
 from rootless.errors import CorruptData
+from rootless.linux.files import write_all
 from rootless.spec.digest import Digest, parse_digest
 from rootless.store.layer_stream import CHUNK, Between, Readable, decompressed
 from rootless.store.tar import Kind, Member, TarLimits, TarReader
@@ -105,8 +106,7 @@ class ImageArchive:
         try:
             while view := reader.take():
                 digest.update(view)
-                while view:
-                    view = view[os.write(fd, view) :]
+                write_all(fd, view)
         finally:
             os.close(fd)
         return Staged(path, member.size, Digest(f"sha256:{digest.hexdigest()}"))

@@ -38,9 +38,7 @@ class PartialBlob:
                 f"blob {self._descriptor.digest} is larger than the {self._descriptor.size} bytes announced"
             )
         self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        files.write_all(self._fd, data)
         self.offset += len(data)
 
     def restart(self) -> None:

@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from rootless.errors import CorruptData
+from rootless.linux.files import write_all
 from rootless.linux.inroot import MAX_SYMLINKS, PATH_MAX, open_in_root
 from rootless.linux.removal import remove_tree
 from rootless.store.marks import OPAQUE, WHITEOUT, WhiteoutStyle, lstat, make_opaque, may_set_xattr, write_whiteout
@@ -378,8 +379,7 @@ class _Unpacking:
         if member.sparse is None:
             while view := take():
                 self._size += len(view)
-                while view:
-                    view = view[os.write(fd, view) :]
+                write_all(fd, view)
             return
         for offset, size in member.sparse:
             self._size += size
