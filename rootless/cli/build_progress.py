@@ -18,6 +18,7 @@ from typing import TextIO
 from rootless.cli import streams
 from rootless.cli.terminal_text import visible
 from rootless.engine.build_progress import INTERNAL, Progress, Vertex
+from rootless.runtime.jsonlog import now
 
 _INTERVAL = 0.1  # seconds between two drawings
 _RESULT = "exporting to"  # what it says is the result, and stays
@@ -145,14 +146,14 @@ class RawJson(Shown):
             self._write({"vertexes": [known]})
 
     def begin(self, vertex: Vertex) -> None:
-        self._vertex(vertex, started=_now())
+        self._vertex(vertex, started=now())
 
     def output(self, vertex: Vertex, stream: str, data: bytes) -> None:
         log = {
             "vertex": _digest(vertex),
             "stream": 1 if stream == "stdout" else 2,
             "data": b64encode(data).decode("ascii"),
-            "timestamp": _now(),
+            "timestamp": now(),
         }
         with self._lock:
             self._write({"logs": [log]})
@@ -161,10 +162,10 @@ class RawJson(Shown):
         self._vertex(vertex, why=text)
 
     def done(self, vertex: Vertex, *, cached: bool) -> None:
-        self._vertex(vertex, completed=_now(), **({"cached": True} if cached else {}))
+        self._vertex(vertex, completed=now(), **({"cached": True} if cached else {}))
 
     def failed(self, vertex: Vertex, text: str) -> None:
-        self._vertex(vertex, completed=_now(), error=text)
+        self._vertex(vertex, completed=now(), error=text)
 
 
 class _Row:
@@ -276,7 +277,3 @@ def _one_line(name: str) -> str:
 
 def _digest(vertex: Vertex) -> str:
     return f"sha256:{vertex.number:064x}"
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() % 10**9:09d}Z"

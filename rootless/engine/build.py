@@ -66,7 +66,6 @@ from rootless.engine.build_stage import StageBuild
 from rootless.engine.build_state import SCRATCH as SCRATCH_DOCUMENT
 from rootless.engine.build_state import Made, Stage
 from rootless.engine.build_steps import Place, Steps, sweep_locks
-from rootless.engine.build_tree import Directory, open_layers
 from rootless.engine.context import Engine
 from rootless.engine.create import find_image
 from rootless.engine.image_remove import remove_unused_image
@@ -243,10 +242,11 @@ class _Build:
             self._contexts[""] = prepared.source
             self._text = prepared.dockerfile
             self.dockerfile: Dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
-            names = frozenset(self.options.contexts)
             platforms = platform_variables(host_platform(), self.platform, self.options.target)
             self._warnings = warnings_of(self.dockerfile, prepared, self.options)
-            self.plan: Plan = make_plan(self.dockerfile, self.options.target, self.options.build_args, platforms, names)
+            self.plan: Plan = make_plan(
+                self.dockerfile, self.options.target, self.options.build_args, platforms, self.options.contexts
+            )
         if self.options.cache_mount_from:
             with self.told(f"{INTERNAL} reading cache mounts"):
                 build_carry.read(self.steps.cache, self.options.cache_mount_from)
@@ -271,19 +271,13 @@ class _Build:
                     yield self.plan.source(text, number)
 
     def _wanted_images(self) -> list[ImageOf]:
-        wanted = dict.fromkeys(r for r in self._references() if isinstance(r, ImageOf) and r.name != SCRATCH)
-        for name in self._wanted_contexts():
-            if (place := self.options.contexts[name]).startswith(build_context.IMAGE):
-                wanted[ImageOf(place.removeprefix(build_context.IMAGE))] = None
-        return list(wanted)
+        return list(dict.fromkeys(r for r in self._references() if isinstance(r, ImageOf) and r.name != SCRATCH))
 
     def _wanted_contexts(self) -> list[str]:
         return list(dict.fromkeys(r.name for r in self._references() if isinstance(r, ContextOf) and r.name))
 
     def _open_context(self, name: str, place: str) -> None:
-        """A named context that is a directory, a repository or an archive's URL; an image is found as others are."""
-        if place.startswith(build_context.IMAGE):
-            return
+        """A named context that is a directory, a repository or an archive's URL."""
         if place.startswith("oci-layout://"):
             raise HostUnsupported(f"build context {name}: oci-layout is not there", hint="load it first: rootless load")
         directory = build_context.fetched_directory(place, self._aside)
@@ -379,10 +373,7 @@ class _Build:
     def _beginning(self, planned: PlannedStage) -> tuple[Stage, dict[str, str | None]]:
         base = planned.base
         if isinstance(base, ContextOf):
-            place = self.options.contexts[base.name]
-            if not place.startswith(build_context.IMAGE):
-                return self._from_directory(planned, base.name), {}
-            base = ImageOf(place.removeprefix(build_context.IMAGE))
+            return self._from_directory(planned, base.name), {}
         if isinstance(base, StageOf):
             below = self._wait(base.number)
             return below.state.branch(), dict(below.arguments)
@@ -418,10 +409,7 @@ class _Build:
         """What --from= names; waits for a stage. Raises NotFound."""
         reference = self.plan.source(text, stage)
         if isinstance(reference, ContextOf):
-            place = self.options.contexts.get(reference.name, "")
-            if not place.startswith(build_context.IMAGE):
-                return self._contexts[reference.name]
-            reference = ImageOf(place.removeprefix(build_context.IMAGE))
+            return self._contexts[reference.name]
         if isinstance(reference, StageOf):
             state = self._wait(reference.number).state
             name = f"stage {self.plan.stages[reference.number].name}"
@@ -437,9 +425,7 @@ class _Build:
             return self._sources[reference]
 
     def _layered(self, name: str, state: Stage) -> Source:
-        paths = [self.engine.layers.diff(chain_id) for chain_id in state.layers]
-        root = open_layers(paths, self.engine.whiteout_style) if paths else Directory([], self.engine.whiteout_style)
-        return Source(name, root, self.steps.cache, is_context=False, fixed=state.fixed)
+        return Source(name, self.operations.tree(state), self.steps.cache, is_context=False, fixed=state.fixed)
 
     def place(self, stage: PlannedStage, number: int) -> Place:
         """Where a step of a stage stands."""

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from rootless.errors import CorruptData
 from rootless.linux.files import make_directory
-from rootless.store.layer_stream import decompressed
+from rootless.store.layer_stream import Between, Readable, decompressed
 from rootless.store.marks import WhiteoutStyle
-from rootless.store.unpack import Ids, Unpacked, unpack_layer
+from rootless.store.unpack import Ids, unpack_layer
 
 if TYPE_CHECKING:
     import bz2
@@ -20,33 +20,6 @@ _BZIP2, _XZ = b"BZh", b"\xfd7zXZ\x00"
 _COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", _BZIP2, _XZ)
 _MAX_MEMORY = 256 << 20  # bytes that an xz stream may ask for
 MAX_SIZE = 64 << 30  # bytes that may come out of one archive
-
-
-class Readable(Protocol):
-    """A file open for reading."""
-
-    def read(self, size: int, /) -> bytes | None: ...
-
-    def readinto(self, buffer: memoryview, /) -> int | None: ...
-
-
-class Replayed:
-    """A stream whose beginning has been read: *begun* comes first, then the rest."""
-
-    def __init__(self, begun: bytes, rest: Readable) -> None:
-        self._begun = begun
-        self._rest = rest
-
-    def read(self, size: int, /) -> bytes | None:
-        if self._begun:
-            piece, self._begun = self._begun[:size], self._begun[size:]
-            return piece
-        return self._rest.read(size)
-
-    def readinto(self, buffer: memoryview, /) -> int | None:
-        piece = self.read(len(buffer)) or b""
-        buffer[: len(piece)] = piece
-        return len(piece)
 
 
 def looks_compressed(head: bytes) -> bool:
@@ -73,7 +46,7 @@ def is_archive(file: Readable) -> bool:
     if not looks_compressed(head):
         return is_tar(head)
     try:
-        return is_tar(next(chunks(Replayed(head, file)), b""))
+        return is_tar(next(chunks(Between(head, file)), b""))
     except (CorruptData, OSError, ValueError, EOFError):
         return False
 
@@ -81,7 +54,7 @@ def is_archive(file: Readable) -> bool:
 def chunks(source: Readable) -> Iterator[bytes]:
     """What is in *source*, uncompressed. Raises CorruptData."""
     head = source.read(len(_XZ)) or b""
-    stream = Replayed(head, source)
+    stream = Between(head, source)
     if head.startswith(_BZIP2):
         import bz2  # few archives are
 
@@ -134,11 +107,11 @@ def _decompressed(
     raise CorruptData("the archive is damaged: it ends too early")
 
 
-def unpack(source: Readable, target: str) -> Unpacked:
+def unpack(source: Readable, target: str) -> None:
     """Unpack the archive in *source* into the new directory *target*. Raises CorruptData, OSError."""
     make_directory(target, 0o755)
     fd = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return unpack_layer(chunks(source), fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
+        unpack_layer(chunks(source), fd, whiteouts=WhiteoutStyle.OVERLAY, ids=Ids.present())
     finally:
         os.close(fd)

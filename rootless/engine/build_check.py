@@ -33,7 +33,7 @@ def check(engine: Engine, options: BuildOptions, aside: Callable[[], str]) -> Ch
     try:
         dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
         platforms = platform_variables(host_platform(), host_platform(), options.target)
-        make_plan(dockerfile, options.target, options.build_args, platforms, frozenset(options.contexts))
+        make_plan(dockerfile, options.target, options.build_args, platforms, options.contexts)
         return Checked(prepared.name, warnings_of(dockerfile, prepared, options), _lines(prepared))
     finally:
         prepared.source.close()

@@ -21,11 +21,11 @@ from rootless.engine.build_source import Excluding, Source, context_source
 from rootless.engine.build_tree import Directory, find, read_file
 from rootless.errors import InvalidInput, NotFound
 from rootless.store.build_cache import BuildCache
+from rootless.store.layer_stream import Between, Readable
 
 MAX_DOCKERFILE = 16 << 20  # bytes
 _HEAD = 512
 STDIN = "-"
-IMAGE = "docker-image://"
 
 
 class Prepared(NamedTuple):
@@ -59,7 +59,7 @@ def fetched_directory(text: str, aside: Callable[[], str]) -> str | None:
 def _from_stdin(options: BuildOptions, cache: BuildCache, aside: Callable[[], str]) -> Prepared:
     if options.dockerfile == STDIN:
         raise InvalidInput("invalid argument: can't use stdin for both build context and dockerfile")
-    return _from_stream(cast(build_archive.Readable, sys.stdin.buffer), "stdin", options, cache, aside)
+    return _from_stream(cast(Readable, sys.stdin.buffer), "stdin", options, cache, aside)
 
 
 def _from_file(path: str, options: BuildOptions, cache: BuildCache, aside: Callable[[], str]) -> Prepared:
@@ -68,13 +68,13 @@ def _from_file(path: str, options: BuildOptions, cache: BuildCache, aside: Calla
 
 
 def _from_stream(
-    stream: build_archive.Readable, name: str, options: BuildOptions, cache: BuildCache, aside: Callable[[], str]
+    stream: Readable, name: str, options: BuildOptions, cache: BuildCache, aside: Callable[[], str]
 ) -> Prepared:
     """A context that is an archive, or a Dockerfile with an empty one."""
     head = b""
     while len(head) < _HEAD and (piece := stream.read(_HEAD - len(head))):
         head += piece
-    replayed = build_archive.Replayed(head, stream)
+    replayed = Between(head, stream)
     target = os.path.join(aside(), "context")
     if build_archive.looks_compressed(head) or build_archive.is_tar(head):
         build_archive.unpack(replayed, target)

@@ -1,7 +1,7 @@
 """Which stages a build needs, and what they need: the graph of its stages, before anything is done. Pure.
 
-A name after FROM, --from= or from= means, in this order: a named context (--build-context), an earlier stage, by name
-or number, or an image. What the target does not need, directly or not, is not built.
+A name after FROM, --from= or from= means, in this order: a named context (--build-context), which may itself stand for
+an image; an earlier stage, by name or number; an image. What the target does not need, directly or not, is not built.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from rootless.errors import NotFound
 from rootless.spec.platform import Platform
 
 SCRATCH = "scratch"
+IMAGE = "docker-image://"  # begins the place of a named context that is an image
 
 
 class StageOf(NamedTuple):
@@ -58,7 +59,7 @@ class Plan(NamedTuple):
     target: int
     needed: tuple[int, ...]  # in an order in which they can be built
     variables: Mapping[str, str]  # of the global scope
-    contexts: frozenset[str]
+    contexts: Mapping[str, str]  # named ones, and where they are
 
     def source(self, text: str, number: int) -> Reference:
         """What *text*, of --from= or from=, means in stage *number*. Raises NotFound."""
@@ -81,7 +82,7 @@ def make_plan(
     target: str,
     build_args: Mapping[str, str],
     platforms: Mapping[str, str],
-    contexts: frozenset[str],
+    contexts: Mapping[str, str],
 ) -> Plan:
     """What *target*, a stage's name or number, "" for the last, takes. Raises NotFound, DockerfileError."""
     variables = global_variables(dockerfile, build_args, platforms)
@@ -117,21 +118,23 @@ def global_variables(
     return variables
 
 
-def _reference(text: str, before: Sequence[Stage], contexts: frozenset[str]) -> Reference:
+def _reference(text: str, before: Sequence[Stage], contexts: Mapping[str, str]) -> Reference:
     if text in contexts or text.lower() in contexts:
-        return ContextOf(text if text in contexts else text.lower())
+        name = text if text in contexts else text.lower()
+        image = contexts[name].startswith(IMAGE)
+        return ImageOf(contexts[name].removeprefix(IMAGE)) if image else ContextOf(name)
     names = {stage.name: number for number, stage in enumerate(before) if stage.name}
     if text.lower() in names:
         return StageOf(names[text.lower()])
     return ImageOf(text)
 
 
-def source_reference(text: str, before: Sequence[Stage], contexts: frozenset[str]) -> Reference:
+def source_reference(text: str, before: Sequence[Stage], contexts: Mapping[str, str]) -> Reference:
     """The same for --from= and from=, where a number is a stage's. Raises NotFound for one that is not earlier."""
     if not text:
         return ContextOf("")
     found = _reference(text, before, contexts)
-    if isinstance(found, ImageOf) and text.isascii() and text.isdigit():
+    if found == ImageOf(text) and text.isascii() and text.isdigit():
         if int(text) >= len(before):
             raise NotFound(f"invalid stage index {text}: there are {len(before)} stages before this one")
         return StageOf(int(text))
@@ -164,7 +167,7 @@ def references_of(instruction: Instruction) -> list[str]:
     return []
 
 
-def _needed(stages: Sequence[PlannedStage], goal: int, contexts: frozenset[str]) -> tuple[int, ...]:
+def _needed(stages: Sequence[PlannedStage], goal: int, contexts: Mapping[str, str]) -> tuple[int, ...]:
     needed: set[int] = set()
     todo = [goal]
     while todo:

@@ -118,7 +118,9 @@ def test_where_a_copy_goes(text: str, expected: str) -> None:
 
 
 def plan_of(text: str, target: str = "", contexts: tuple[str, ...] = (), **arguments: str) -> object:
-    return make_plan(parse_dockerfile(text.encode()), target, arguments, {"TARGETARCH": "x"}, frozenset(contexts))
+    return make_plan(
+        parse_dockerfile(text.encode()), target, arguments, {"TARGETARCH": "x"}, dict.fromkeys(contexts, ".")
+    )
 
 
 def test_stages_that_nobody_needs_are_left_out() -> None:
