@@ -159,7 +159,7 @@ def _tokens(pattern: str) -> list[_Token]:
         elif char == "?":
             tokens.append((_CLASS, "", _NOT_SLASH))
         elif char == "[":
-            found, place = _class(pattern, place)
+            found, place = parse_class(pattern, place)
             tokens.append((_CLASS, "", found))
         else:
             if char == "\\":
@@ -174,8 +174,8 @@ def _escaped(pattern: str, place: int) -> tuple[str, int]:
     return pattern[place], place + 1
 
 
-def _class(pattern: str, place: int) -> tuple[_Class, int]:
-    """The class whose bracket was just read, and where it ends."""
+def parse_class(pattern: str, place: int) -> tuple[_Class, int]:
+    """The class whose bracket was just read, and where it ends. Raises ValueError."""
     negated = pattern.startswith("^", place)
     place += negated
     ranges: list[tuple[str, str]] = []
@@ -220,13 +220,14 @@ def _regular_expression(tokens: list[_Token]) -> str | None:
         if kind == _LITERAL:
             parts.append(re.escape(char))
         elif found:
-            parts.append(_class_expression(found))
+            parts.append(class_expression(found))
         else:
             parts.append({_STAR: "[^/]*", _DIRECTORIES: "(?:.*/)?", _EVERYTHING: ".*"}[kind])
     return "".join(parts) if twice <= 1 and directories <= 1 else None
 
 
-def _class_expression(found: _Class) -> str:
+def class_expression(found: _Class) -> str:
+    """The same as a regular expression has it."""
     negated, ranges = found
     body = "".join(f"{re.escape(first)}-{re.escape(last)}" for first, last in ranges)
     return f"[{'^' * negated}{body}]"

@@ -95,15 +95,13 @@ def read_instructions(text: str, escape: str, opened: Opened, where: str) -> tup
             findings.append(Finding("NoEmptyContinuation", source.place, ""))
         if not joined:
             continue
-        heredocs = tuple(
-            _fill(source, opening, f"{where}:{first}") for opening in _openings(joined, opened, where, first)
-        )
+        heredocs = tuple(_fill(source, opening, f"{where}:{first}") for opening in _openings(joined, opened))
         found.append(Logical(joined, Lines(first, source.place), heredocs, comment))
         comment = ""
     return found, findings
 
 
-def _openings(line: str, opened: Opened, where: str, number: int) -> list[Heredoc]:
+def _openings(line: str, opened: Opened) -> list[Heredoc]:
     return opened(line) if "<<" in line else []
 
 

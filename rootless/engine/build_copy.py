@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rootless.engine.build_source import Excluding, Filtered, Picked, Source
 from rootless.engine.build_tree import Directory, find, parts_of
-from rootless.engine.build_write import Attributes, Owner, Target, Writer
+from rootless.engine.build_write import Attributes, Mode, Owner, Target, Writer
 from rootless.errors import InvalidInput
 from rootless.store.marks import WhiteoutStyle
 
@@ -20,12 +20,11 @@ ROOT: Owner = (0, 0)
 
 
 class Text(NamedTuple):
-    """A file whose content stands in the Dockerfile, or was downloaded."""
+    """A file whose content stands in the Dockerfile."""
 
     name: str
     content: bytes
     mode: int
-    when: int | None  # last change, in ns; None: now
 
 
 class Archive(NamedTuple):
@@ -42,7 +41,7 @@ class Job(NamedTuple):
     items: Sequence["tuple[Source, Picked] | Text | Archive"]
     destination: str  # absolute; with a slash at the end it is a directory
     owner: Owner | None = None  # --chown
-    look: Attributes = Attributes()
+    mode: Mode | None = None  # --chmod
     parents: bool = False
     exclude: Excluding | None = None
 
@@ -64,13 +63,13 @@ class Copying:
                     self._write(item)
                 case Archive():
                     with item.unpack() as root:
-                        self._merge(root, Attributes(self._job.owner, self._job.look.mode, True))
+                        self._merge(root, Attributes(self._job.owner, self._job.mode, True))
                 case (source, picked):
                     self._copy(source, picked)
 
     def _look(self, source: Source) -> Attributes:
         owner = self._job.owner or (ROOT if source.is_context else None)
-        return self._job.look._replace(owner=owner, xattrs=not source.is_context)
+        return Attributes(owner, self._job.mode, not source.is_context)
 
     def _copy(self, source: Source, picked: Picked) -> None:
         if self._job.parents:
@@ -103,8 +102,8 @@ class Copying:
 
     def _write(self, text: Text) -> None:
         with self._place(text.name) as (here, name):
-            mode = self._job.look.mode.apply(text.mode, directory=False) if self._job.look.mode else text.mode
-            self._writer.write_file(here, name, text.content, self._owner, mode, text.when)
+            mode = self._job.mode.apply(text.mode, directory=False) if self._job.mode else text.mode
+            self._writer.write_file(here, name, text.content, self._owner, mode)
 
     def _directory(self, path: str) -> Target:
         """The directory *path*, made if it is missing."""

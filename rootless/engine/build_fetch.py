@@ -25,6 +25,7 @@ from rootless import __version__
 from rootless.engine.build_tree import Directory, find
 from rootless.errors import InvalidInput, NotFound, RootlessError
 from rootless.linux import files
+from rootless.store.layout import remove_path
 
 MAX_DOWNLOAD = 16 << 30  # bytes
 _PIECE = 1 << 20
@@ -212,14 +213,8 @@ def clone(repository: Repository, target: str, ssh: Mapping[str, str], *, keep_g
     if os.path.lexists(os.path.join(target, ".gitmodules")):
         git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     if not keep_git:
-        _remove_git(target)
+        remove_path(os.path.join(target, ".git"))
     return commit
-
-
-def _remove_git(target: str) -> None:
-    from rootless.store.layout import remove_path  # for repositories alone
-
-    remove_path(os.path.join(target, ".git"))
 
 
 def subdirectory_of(place: str, path: str) -> str:

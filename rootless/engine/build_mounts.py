@@ -23,8 +23,8 @@ from rootless.engine.build_digest import key_of
 from rootless.engine.build_options import Secret, Ssh
 from rootless.engine.build_source import Source
 from rootless.engine.build_spawner import Spawner
-from rootless.engine.build_tree import Directory, parts_of
-from rootless.engine.build_write import Attributes, Writer
+from rootless.engine.build_tree import Directory, Entry, parts_of
+from rootless.engine.build_write import Attributes, Writer, write_tree
 from rootless.engine.context import Engine
 from rootless.engine.storage import FUSE
 from rootless.errors import InvalidInput, NotFound
@@ -90,11 +90,13 @@ class Mounts:
 
     def parts(self, mounts: Sequence[Mount], sources: Mapping[str, Source]) -> dict[str, str]:
         """What of the mounts decides on the result of the step."""
+        parts: dict[str, str] = {}
         for mount in mounts:
+            content = self._content(mount, sources)
             if mount.type == "cache":
-                key = cache_key(mount, self._content(mount, sources))
-                self.caches[key] = mount.id or mount.target
-        return {f"mount:{target_of(m)}": key_of(m._replace(required=False), self._content(m, sources)) for m in mounts}
+                self.caches[cache_key(mount, content)] = mount.id or mount.target
+            parts[f"mount:{target_of(mount)}"] = key_of(mount._replace(required=False), content)
+        return parts
 
     def _content(self, mount: Mount, sources: Mapping[str, Source]) -> str:
         if mount.type == "bind" or (mount.type == "cache" and mount.from_):
@@ -173,20 +175,15 @@ class Mounts:
     def _copied(self, source: Source, path: str, place: str, number: int) -> tuple[str, str]:
         copy = os.path.join(place, f"copy{number}")
         files.make_directory(copy, 0o755)
-        fd = os.open(copy, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            writer = Writer(fd, Directory([], None), self._engine.whiteout_style)
-            with source.found(path) as found, writer.root() as here:
-                look = Attributes((0, 0)) if source.is_context else Attributes(None, None, True)
-                if found.is_directory:
-                    writer.copy_entries(found.here, here, look)
-                    return copy, ""
-                name = parts_of(path)[-1]
-                if found.entry:
-                    writer.copy(found.here, found.entry, here, name, look)
-                return copy, name
-        finally:
-            os.close(fd)
+        look = Attributes((0, 0)) if source.is_context else Attributes(None, None, True)
+        with source.found(path) as found:
+            if found.is_directory:
+                write_tree(copy, found.here, look)
+                return copy, ""
+            name = parts_of(path)[-1]
+            if found.entry:
+                _copy_file(copy, name, found.here, found.entry, look)
+            return copy, name
 
     # cache
 
@@ -206,15 +203,10 @@ class Mounts:
         planned.mounts.append(_bound(source, mount.target, read_only=mount.read_only))
 
     def _fill(self, source: Source, mount: Mount, directory: str) -> None:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            writer = Writer(fd, Directory([], None), self._engine.whiteout_style)
-            with source.found(mount.source or "/") as found, writer.root() as here:
-                if not found.is_directory:
-                    raise InvalidInput(f"cache mount {mount.target}: {mount.source} is not a directory")
-                writer.copy_entries(found.here, here, Attributes((0, 0) if source.is_context else None))
-        finally:
-            os.close(fd)
+        with source.found(mount.source or "/") as found:
+            if not found.is_directory:
+                raise InvalidInput(f"cache mount {mount.target}: {mount.source} is not a directory")
+            write_tree(directory, found.here, Attributes((0, 0) if source.is_context else None))
 
     def _hold_cache(self, planned: Planned, mount: Mount, key: str) -> str:
         """Lock the cache for the step, as its sharing mode says: a private one that is in use is another one then."""
@@ -291,6 +283,16 @@ class Mounts:
         planned.mounts.append(_bound(directory_in_container(self._spawner(), step, bind), target, read_only=False))
         if not any(entry.startswith("SSH_AUTH_SOCK=") for entry in planned.environment):
             planned.environment.append(f"SSH_AUTH_SOCK={target}")
+
+
+def _copy_file(directory: str, name: str, source: Directory, entry: Entry, look: Attributes) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        writer = Writer(fd, Directory([], None))
+        with writer.root() as here:
+            writer.copy(source, entry, here, name, look)
+    finally:
+        os.close(fd)
 
 
 def cache_key(mount: Mount, content: str) -> str:

@@ -197,9 +197,7 @@ class Operations:
     ) -> None:
         """Copy what *job* says. *told*: parts of the key that it does not show."""
         parts = {
-            "instruction": key_of(
-                "copy", job.destination, job.owner, job.look.mode and job.look.mode.text, job.parents
-            ),
+            "instruction": key_of("copy", job.destination, job.owner, job.mode and job.mode.text, job.parents),
             **told,
             **_sources(job),
         }
@@ -224,7 +222,7 @@ class Operations:
             fd = os.open(os.path.join(staged, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 with self.tree(stage) as lowers:
-                    writer = Writer(fd, lowers, self.engine.whiteout_style)
+                    writer = Writer(fd, lowers)
                     write(writer, fd, lowers)
             finally:
                 os.close(fd)

@@ -62,8 +62,6 @@ class BuildOptions:
     cache_mount_from: str = ""
     cache_mount_to: str = ""
     allow: Sequence[str] = ()  # network.host, security.insecure
-    iidfile: str = ""
-    metadata_file: str = ""
     check: bool = False
     debug_shell: bool = False  # --break
     epoch: int | None = None  # SOURCE_DATE_EPOCH, seconds

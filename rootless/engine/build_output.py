@@ -14,7 +14,7 @@ from typing import Any
 from rootless.engine.build_caches import COMPRESSIONS
 from rootless.engine.build_options import Output
 from rootless.engine.build_tree import Directory
-from rootless.engine.build_write import Attributes, Mode, Writer
+from rootless.engine.build_write import Attributes, Mode, write_tree
 from rootless.engine.context import Engine
 from rootless.engine.images import target_reference
 from rootless.errors import InvalidInput
@@ -115,7 +115,7 @@ def write(output: Output, tree: Directory, style: WhiteoutStyle, aside: Callable
         if output.type == "local":
             os.makedirs(output.destination, exist_ok=True)
             # Who may enter the directory shall not become the user by a program of the image's.
-            _write_tree(output.destination, tree, Attributes((0, 0), Mode("ug-s")))
+            write_tree(output.destination, tree, Attributes((0, 0), Mode("ug-s")))
         else:
             _write_tar(output, tree, style, aside())
     except OSError as error:
@@ -124,21 +124,11 @@ def write(output: Output, tree: Directory, style: WhiteoutStyle, aside: Callable
         raise InvalidInput(f"cannot write {output.destination}: {error.strerror}") from error
 
 
-def _write_tree(directory: str, tree: Directory, look: Attributes) -> None:
-    fd = os.open(directory, _ENTER)
-    try:
-        writer = Writer(fd, Directory([], None), WhiteoutStyle.OVERLAY)
-        with writer.root() as here:
-            writer.copy_entries(tree, here, look)
-    finally:
-        os.close(fd)
-
-
 def _write_tar(output: Output, tree: Directory, style: WhiteoutStyle, place: str) -> None:
     """The tree is merged into a directory first, for an archive has hard links and is sorted over all layers."""
     merged = os.path.join(place, "merged")
     os.mkdir(merged, 0o755)
-    _write_tree(merged, tree, Attributes(None, None, True))
+    write_tree(merged, tree, Attributes(None, None, True))
     fd = os.open(merged, _ENTER)
     try:
         if output.destination == "-":

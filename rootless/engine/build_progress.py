@@ -1,6 +1,5 @@
 """What a build tells while it goes on, and how it is told that it is to stop."""
 
-import time
 from typing import NamedTuple, Protocol
 
 from rootless.errors import RootlessError
@@ -70,7 +69,6 @@ class Doing:
     def __init__(self, vertex: Vertex, progress: Progress) -> None:
         self.vertex = vertex
         self._progress = progress
-        self.began = time.monotonic()
 
     def output(self, stream: str, data: bytes) -> None:
         self._progress.output(self.vertex, stream, data)

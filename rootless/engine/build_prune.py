@@ -4,11 +4,10 @@ A step that goes takes its layer along, unless an image, a container or another 
 first, as their layers are above those of the others.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from rootless.engine.build_steps import sweep_locks
+from rootless.engine.build_steps import sweep_locks, timestamp
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import remove_layers
 from rootless.store.build_cache import BuildCache, CacheMount, Step
@@ -51,7 +50,7 @@ def entries(engine: Engine) -> list[Entry]:
 
 
 def _of_mount(mount: CacheMount) -> Entry:
-    created = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(mount.created))
+    created = timestamp(int(mount.created))
     text = f"cache mount {mount.id}"
     return Entry(mount.key, CACHE_MOUNT, text, tree_size(mount.data), created, mount.used, False)
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import NamedTuple, Protocol
 
+from rootless.dockerfile.ignore import class_expression, parse_class
 from rootless.engine.build_digest import Digests, key_of
 from rootless.engine.build_tree import Directory, Entry, Found, find, parts_of
 from rootless.errors import InvalidInput, NotFound
@@ -204,8 +205,11 @@ def unescaped_or_pattern(part: str) -> "str | re.Pattern[str]":
             pieces.append(".")
             is_pattern = True
         elif character == "[":
-            piece, position = _class(part, position)
-            pieces.append(piece)
+            try:
+                found, position = parse_class(part, position)
+            except ValueError as error:
+                raise InvalidInput(f"syntax error in pattern: {part!r}: {error}") from None
+            pieces.append(class_expression(found))
             is_pattern = True
         else:
             if character == "\\" and position < len(part):
@@ -215,34 +219,6 @@ def unescaped_or_pattern(part: str) -> "str | re.Pattern[str]":
     if is_pattern:
         return re.compile("".join(pieces), re.DOTALL)
     return re.sub(r"\\(.)", r"\1", part, flags=re.DOTALL)
-
-
-def _class(part: str, position: int) -> tuple[str, int]:
-    """`[a-z]` from after its bracket: as a regular expression, and where it ends."""
-    negated = part[position : position + 1] == "^"
-    position += negated
-    ranges: list[str] = []
-    while True:
-        if part[position : position + 1] == "]" and ranges:
-            return f"[{'^' if negated else ''}{''.join(ranges)}]", position + 1
-        low, position = _class_character(part, position)
-        if part[position : position + 1] == "-":
-            high, position = _class_character(part, position + 1)
-            if high < low:
-                raise InvalidInput(f"syntax error in pattern: {part!r}")
-            ranges.append(f"{re.escape(low)}-{re.escape(high)}")
-        else:
-            ranges.append(re.escape(low))
-
-
-def _class_character(part: str, position: int) -> tuple[str, int]:
-    if part[position : position + 1] in ("", "-", "]"):
-        raise InvalidInput(f"syntax error in pattern: {part!r}")
-    if part[position] == "\\":
-        position += 1
-        if position == len(part):
-            raise InvalidInput(f"syntax error in pattern: {part!r}")
-    return part[position], position + 1
 
 
 def context_source(

@@ -24,6 +24,7 @@ from rootless.linux import mounts, namespaces
 from rootless.linux.inroot import make_directories, open_in_root
 from rootless.runtime import channel, prepared, sealed
 from rootless.runtime.channel import Socket
+from rootless.store.layout import remove_path
 
 # Loaded here, so that each monitor and its launcher, which are forks, need not.
 from rootless.runtime import init as _init  # noqa: F401  # isort: skip
@@ -192,7 +193,4 @@ def _free(directory: str) -> None:
         if point.startswith(directory + "/"):
             with suppress(OSError):
                 mounts.umount2(point, mounts.MNT_DETACH)
-    for here, _, names in os.walk(directory, topdown=False):
-        for name in names:
-            os.unlink(os.path.join(here, name))
-        os.rmdir(here)
+    remove_path(directory)

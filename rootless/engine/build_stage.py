@@ -47,7 +47,7 @@ from rootless.engine.build_progress import Cancelled, Doing, Teller
 from rootless.engine.build_source import Picked, Source
 from rootless.engine.build_state import Stage
 from rootless.engine.build_steps import Place
-from rootless.engine.build_write import Attributes, Mode
+from rootless.engine.build_write import Mode
 from rootless.errors import InvalidInput, RootlessError
 from rootless.spec.signals import parse_signal
 
@@ -292,7 +292,7 @@ class StageBuild:
     ) -> None:
         for document in instruction.heredocs:
             content = self._expand_text(document.content) if document.expand else document.content
-            items.append(Text(document.name, content.encode("utf-8", "surrogateescape"), 0o644, None))
+            items.append(Text(document.name, content.encode("utf-8", "surrogateescape"), 0o644))
         if len(items) > 1 and not destination.endswith(("/", "/.")) and destination not in (".", ""):
             raise InvalidInput(
                 f"when using {text.split()[0]} with more than one source file, the destination must be a directory"
@@ -305,7 +305,7 @@ class StageBuild:
             items,
             destination_of(self.state.working_directory, destination),
             owner,
-            Attributes(owner, mode),
+            mode,
             parents,
             Patterns.of(exclude) if exclude else None,
         )

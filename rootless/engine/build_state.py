@@ -63,14 +63,12 @@ class Stage:
 
     def add_layer(self, made: Made | None, created_by: str) -> None:
         """A step is done; None: it changed no file."""
-        row: Document = {"created_by": created_by, "comment": COMMENT}
         if made is None:
-            row["empty_layer"] = True
-        else:
-            row = {"created": made.created, **row}
-            self.layers.append(made.layer.chain_id)
-            self.made.append(made)
-        self.history.append(row)
+            self.note(created_by)
+            return
+        self.layers.append(made.layer.chain_id)
+        self.made.append(made)
+        self.history.append({"created": made.created, "created_by": created_by, "comment": COMMENT})
 
     def squash(self, made: Made) -> None:
         """*made* takes the place of all layers of the build."""

@@ -23,7 +23,6 @@ from rootless.engine.build_progress import Cancelled, Doing
 from rootless.engine.build_state import Made, Stage
 from rootless.engine.context import Engine
 from rootless.engine.layer_new import NewLayer, adopt, layer_lock
-from rootless.linux.inroot import open_in_root
 from rootless.runtime.jsonlog import now
 from rootless.spec.digest import ChainID
 from rootless.spec.image import OCI_LAYER
@@ -238,8 +237,6 @@ def clamp_times(directory: str, epoch: int) -> None:
                     os.utime(name, ns=(latest, latest), dir_fd=fd, follow_symlinks=False)
         root = os.fstat(root_fd)
         if root.st_mtime_ns > latest:
-            fd = open_in_root(root_fd, ".", os.O_RDONLY)
-            os.utime(fd, ns=(latest, latest))
-            os.close(fd)
+            os.utime(root_fd, ns=(latest, latest))
     finally:
         os.close(root_fd)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rootless.engine.build_digest import unreadable
 from rootless.engine.build_tree import MAX_DEPTH, Directory, Entry
 from rootless.errors import InvalidInput
-from rootless.store.marks import WHITEOUT, WhiteoutStyle, may_set_xattr
+from rootless.store.marks import WHITEOUT, may_set_xattr
 from rootless.store.unpack import Ids, Recorded
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -143,11 +143,10 @@ class Mode:
 class Writer:
     """What one step writes into its layer."""
 
-    def __init__(self, layer_fd: int, lowers: Directory, style: WhiteoutStyle) -> None:
+    def __init__(self, layer_fd: int, lowers: Directory) -> None:
         """*layer_fd* is the layer's directory, *lowers* the tree below it; both stay the caller's."""
         self._layer_fd = layer_fd
         self._lowers = lowers
-        self._style = style
         self._ids = Ids.present()
         self._linked: dict[tuple[int, int], str] = {}
         self.recorded: list[Recorded] = []
@@ -194,10 +193,7 @@ class Writer:
 
     def _make(self, here: Target, name: str, owner: Owner, mode: int) -> Target:
         """A new directory, or the one that another source has just made there."""
-        found = here.look_up(name)
-        if found is not None:
-            if not stat.S_ISDIR(found.st_mode):
-                raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
+        if self._has_directory(here, name):
             return self.enter(here, name)
         self._check_name(name)
         os.mkdir(name, 0o700, dir_fd=here.fd)
@@ -206,6 +202,14 @@ class Writer:
         self._own(fd, made.path, owner, stat.S_IFDIR | mode)
         os.fchmod(fd, mode)
         return made
+
+    @staticmethod
+    def _has_directory(here: Target, name: str) -> bool:
+        """Whether the tree shows a directory *name*. Raises InvalidInput for anything else there."""
+        found = here.look_up(name)
+        if found is not None and not stat.S_ISDIR(found.st_mode):
+            raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
+        return found is not None
 
     def _check_name(self, name: str) -> None:
         if name.startswith(os.fsdecode(WHITEOUT)):
@@ -216,10 +220,8 @@ class Writer:
     def copy(self, source: Directory, entry: Entry, here: Target, name: str, look: Attributes) -> None:
         """Copy what *source* shows as *entry* to *name* in *here*; a directory with all that is in it."""
         if entry.is_directory:
-            existing = here.look_up(name)
-            if existing is not None and not stat.S_ISDIR(existing.st_mode):
-                raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
-            with self._directory(here, name, existing is not None) as target, source.enter(entry.name) as below:
+            exists = self._has_directory(here, name)
+            with self._directory(here, name, exists) as target, source.enter(entry.name) as below:
                 self.copy_entries(below, target, look)
                 self._finish_directory(target, entry, below, look)
             return
@@ -243,11 +245,9 @@ class Writer:
 
     def copy_alone(self, source: Directory, entry: Entry, here: Target, name: str, look: Attributes) -> Target:
         """A directory without what is in it; one that is there already stays as it is."""
-        existing = here.look_up(name)
-        if existing is not None and not stat.S_ISDIR(existing.st_mode):
-            raise InvalidInput(f"cannot copy to non-directory: /{here.path}{name}")
-        target = self._directory(here, name, existing is not None)
-        if existing is None:
+        exists = self._has_directory(here, name)
+        target = self._directory(here, name, exists)
+        if not exists:
             with source.enter(entry.name) as below:
                 self._finish_directory(target, entry, below, look)
         return target
@@ -304,8 +304,8 @@ class Writer:
         if status.st_nlink > 1:
             self._linked[key] = here.path + name
 
-    def write_file(self, here: Target, name: str, content: bytes, owner: Owner, mode: int, when: int | None) -> None:
-        """A file with *content*, last changed at *when*, in ns."""
+    def write_file(self, here: Target, name: str, content: bytes, owner: Owner, mode: int) -> None:
+        """A file with *content*, last changed now."""
         self._remove(here, name)
         self._check_name(name)
         fd = os.open(name, _CREATE, 0o600, dir_fd=here.fd)
@@ -314,8 +314,6 @@ class Writer:
             file.flush()
             self._own(fd, here.path + name, owner, stat.S_IFREG | mode)
             os.fchmod(fd, mode)
-            if when is not None:
-                os.utime(fd, ns=(when, when))
 
     def _remove(self, here: Target, name: str) -> None:
         """Have nothing in the way of a file *name*. Raises InvalidInput where that is a directory."""
@@ -349,6 +347,17 @@ class Writer:
 
     def _record(self, path: str, owner: Owner, mode: int) -> None:
         self.recorded.append(Recorded(os.fsencode(path), *owner, mode, None, ()))
+
+
+def write_tree(directory: str, tree: Directory, look: Attributes) -> None:
+    """Copy all that is in *tree* to the directory *directory*, which is nobody's layer."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        writer = Writer(fd, Directory([], None))
+        with writer.root() as here:
+            writer.copy_entries(tree, here, look)
+    finally:
+        os.close(fd)
 
 
 def owner_of(entry: Entry) -> Owner:

@@ -184,12 +184,10 @@ class BuildCache:
             save_record(os.path.join(aside, "mount.json"), {"id": mount_id, "created": time.time()}, durable=False)
             try:
                 os.rename(aside, place)
-            except FileExistsError:
-                remove_path(aside)  # somebody who shares it was faster
             except OSError:
                 if not os.path.exists(place):
                     raise
-                remove_path(aside)
+                remove_path(aside)  # somebody who shares it was faster
         os.utime(record)
         return os.path.join(place, "data")
 
