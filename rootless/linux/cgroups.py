@@ -66,6 +66,11 @@ def write(cgroup: str, name: str, value: str) -> None:
         os.close(fd)
 
 
+def controllers(cgroup: str) -> list[str]:
+    """The controllers that *cgroup* can hand down; none where it is not there."""
+    return find(cgroup, "cgroup.controllers").split()
+
+
 def keyed(text: str) -> dict[str, int]:
     """The numbers of a flat-keyed file, such as memory.events: "oom_kill 1"."""
     pairs = (line.partition(" ") for line in text.splitlines())

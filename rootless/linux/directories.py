@@ -9,6 +9,11 @@ from rootless.linux.files import private_directory
 _UID = os.getuid()
 
 
+def outer_uid() -> int:
+    """The user's number outside the user's namespace."""
+    return _UID
+
+
 def home() -> str:
     """The user's home directory."""
     return os.environ.get("HOME") or os.path.expanduser("~")
