@@ -3,6 +3,10 @@
 Docker's rules (docs: Dockerfile reference, HEALTHCHECK): status starts as `starting`; one success makes it `healthy`;
 *retries* failures in a row make it `unhealthy`, where failures during the start period do not count until the first
 success. A check that takes longer than its timeout has failed, and is killed.
+
+The first check is due when an interval has passed (in a start period, a start interval). Before that, in the
+container's first second, the command is tried a few times: a try that succeeds is the first check, and any other did
+not happen. So what is ready at once is healthy at once, whatever the interval; and nothing is unhealthy sooner.
 """
 
 import os
@@ -24,6 +28,7 @@ _MAX_OUTPUT = 4096  # bytes kept of a check's output (moby: health.go)
 _MAX_RESULTS = 5
 _NS = 1e9
 _SIGKILL = 9
+_TRIES = (0.05, 0.15, 0.35, 0.75)  # seconds after the start
 
 
 class Verdict:
@@ -65,6 +70,9 @@ class HealthCheck:
         self._retries = settings["retries"]
         self._results: list[dict[str, Any]] = []
         self._verdict = Verdict(self._retries, self._start_period)
+        self._due = 0.0  # when the first check is, in seconds after the start
+        self._tries: list[float] = []  # when it is tried before
+        self._is_try = False
         self._pid = 0
         self._output_fd: int | None = None
 
@@ -73,7 +81,9 @@ class HealthCheck:
         self._verdict = Verdict(self._retries, self._start_period)
         self._results = []
         self._record()
-        self._schedule()
+        self._due = self._elapsed() + self._delay()
+        self._tries = [moment for moment in _TRIES if moment < self._due]
+        self._schedule_first()
 
     def end(self) -> None:
         """The container has ended."""
@@ -85,10 +95,21 @@ class HealthCheck:
     def _elapsed(self) -> float:
         return time.monotonic() - self._monitor.began_at
 
-    def _schedule(self) -> None:
+    def _delay(self) -> float:
+        """Seconds from one check to the next."""
         starting = not self._verdict.succeeded and self._elapsed() < self._start_period
-        delay = self._start_interval if starting else self._interval
-        self._monitor.timers.set("health", delay, self._check)
+        return float(self._start_interval if starting else self._interval)
+
+    def _schedule(self) -> None:
+        self._is_try = False
+        self._monitor.timers.set("health", self._delay(), self._check)
+
+    def _schedule_first(self) -> None:
+        """Schedule the next try, or else the first check that counts in any case."""
+        self._tries = [moment for moment in self._tries if moment > self._elapsed()]
+        self._is_try = bool(self._tries)
+        moment = self._tries.pop(0) if self._tries else self._due
+        self._monitor.timers.set("health", max(0, moment - self._elapsed()), self._check)
 
     def _check(self) -> None:
         created = self._monitor.created
@@ -102,7 +123,10 @@ class HealthCheck:
         if helper == 0:
             # Imported in the fork only: the monitor does without it.
             from rootless.runtime import joining
+            from rootless.runtime.cgroup_place import enter_or_tell
 
+            if self._monitor.cgroup and self._monitor.cgroup.path:
+                enter_or_tell({"path": self._monitor.cgroup.path, "socket": "", "limited": True}, theirs)
             null = os.open("/dev/null", os.O_RDONLY)
             os.set_blocking(w, True)
             container, stdio = (created.pid, created.started), (null, w, w)
@@ -116,7 +140,8 @@ class HealthCheck:
         except RootlessError as error:
             self._finish(error.exit_status or 126, str(error).encode())
         else:
-            self._monitor.timers.set("health timeout", self._timeout, self._time_out)
+            left = max(0, self._due - self._elapsed()) if self._is_try else self._timeout
+            self._monitor.timers.set("health timeout", min(self._timeout, left), self._time_out)
         finally:
             ours.close()
 
@@ -153,6 +178,9 @@ class HealthCheck:
 
     def _finish(self, code: int, output: bytes) -> None:
         self._close_output()
+        if self._is_try and code:
+            self._schedule_first()
+            return
         self._verdict.add(code, self._elapsed())
         result = {
             "Start": timestamp(self._began_at),

@@ -81,6 +81,20 @@ def test_what_takes_too_long_has_failed_and_is_killed(box: Box) -> None:
     assert box("top", "checked", "-o", "args").stdout.count("sleep 55") <= 1
 
 
+def test_what_is_ready_at_once_is_healthy_at_once_whatever_the_interval(box: Box) -> None:
+    box.detached("sleep 60", "--name", "checked", "--health-cmd", "true", "--health-interval", "1h")
+    assert becomes(box, "healthy")
+    assert [result["ExitCode"] for result in health(box)["Log"]] == [0]
+
+
+def test_a_failure_before_the_first_check_is_due_did_not_happen(box: Box) -> None:
+    check = "echo >>/tries; false"
+    box.detached("sleep 60", "--name", "checked", "--health-cmd", check, "--health-interval", "1h")
+    tried = ("exec", "checked", "sh", "-c", "cat /tries 2>/dev/null | wc -l")
+    assert wait_until(lambda: int(box(*tried).stdout) > 0)
+    assert health(box) == {"Status": "starting", "FailingStreak": 0, "Log": []}
+
+
 def test_failures_in_the_start_period_do_not_count(box: Box) -> None:
     options = ("--health-start-period", "1s", "--health-start-interval", "100ms", "--health-retries", "1")
     box.detached("sleep 60", "--name", "checked", "--health-cmd", "false", "--health-interval", "100ms", *options)
