@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 from rootless.cli import streams
 from rootless.cli.build_progress import MODES, make_progress
 from rootless.cli.build_values import (
+    Annotation,
+    annotations_of,
     merge_build_args,
+    parse_annotation,
     parse_build_arg,
     parse_build_context,
     parse_cache,
@@ -20,10 +23,11 @@ from rootless.cli.command import Options, at_most, command, flag, text, texts, v
 from rootless.cli.opening import engine_of
 from rootless.cli.run import parse_ulimit
 from rootless.cli.terminal_text import for_stream
-from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_key_value, parse_label, parse_memory
-from rootless.engine.build import Built, check_dockerfile, excerpt
+from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_label, parse_memory
 from rootless.engine.build import build as build_image
+from rootless.engine.build import check_dockerfile, excerpt
 from rootless.engine.build_check import Checked
+from rootless.engine.build_export import Built
 from rootless.engine.build_options import BuildOptions, CacheEntry, Output, Secret, Ssh
 from rootless.engine.build_progress import StepFailed
 from rootless.engine.build_proxies import with_proxies
@@ -54,8 +58,8 @@ class BuildCommandOptions(Options):
         parse=one_of("network.host", "security.insecure"),
         help='Allow a Dockerfile to ask for more ("network.host", "security.insecure")',
     )
-    annotation: list[tuple[str, str]] = values(
-        "--annotation", parse=parse_key_value, help="Add annotation to the image"
+    annotation: list[Annotation] = values(
+        "--annotation", parse=parse_annotation, help='Add annotation to the image ("[manifest|index:]KEY=VALUE")'
     )
     attest: list[str] = texts("--attest", help="Attestation parameters")
     break_: bool = flag("--break", help="Open a shell where a step has failed, before the build ends")
@@ -107,7 +111,7 @@ class BuildCommandOptions(Options):
     output: list[Output] = values(
         "-o", "--output", parse=parse_output, help='Output destination (format: "type=local,dest=path")'
     )
-    platform: str = text("--platform", help="Set target platform for build")
+    platform: list[str] = texts("--platform", help="Set target platform for build")
     progress: str = value(
         "--progress",
         parse=one_of(*MODES),
@@ -216,7 +220,7 @@ def _metadata(built: Built) -> str:
     image = built.image
     document = {
         "containerimage.config.digest": image.id if image else "",
-        "containerimage.digest": image.manifest["digest"] if image else "",
+        "containerimage.digest": built.digest or (image.manifest["digest"] if image else ""),
         "image.name": ",".join(built.names),
     }
     return json.dumps(document, indent=2)
@@ -253,12 +257,13 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         build_args=with_proxies(build_args),
         contexts=dict(options.build_context),
         target=options.target,
-        platform=options.platform or os.environ.get("DOCKER_DEFAULT_PLATFORM", ""),
+        platforms=_platforms(options.platform),
         pull=options.pull,
         no_cache=options.no_cache,
         no_cache_filter=tuple(stage for text in options.no_cache_filter for stage in text.split(",")),
         labels=merge_pairs(options.label),
-        annotations=dict(options.annotation),
+        annotations=annotations_of(options.annotation, "manifest"),
+        index_annotations=annotations_of(options.annotation, "index"),
         network="" if options.network == "default" else options.network,
         extra_hosts=tuple((host, address) for host, address in options.add_host),
         shm_size=options.shm_size,
@@ -290,6 +295,12 @@ def _outputs(options: BuildCommandOptions) -> tuple[Output, ...]:
     return tuple(o._replace(attributes={**o.attributes, **pushed}) if o.type == "image" else o for o in outputs)
 
 
+def _platforms(given: "Sequence[str]") -> tuple[str, ...]:
+    """--platform, several times or with commas."""
+    texts = given or [os.environ.get("DOCKER_DEFAULT_PLATFORM", "")]
+    return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+
+
 def _epoch(text: str) -> int | None:
     if not text:
         return None
@@ -308,10 +319,6 @@ def _pull_progress(quiet: bool) -> "AbstractContextManager[Progress | None]":
 
 def _refuse_what_is_not_there(options: BuildCommandOptions) -> None:
     """Nothing that is asked for is dropped silently."""
-    if "," in options.platform:
-        raise HostUnsupported(
-            "a build is for one platform", hint="build for each, and put them together: rootless manifest create"
-        )
     for name in _LATER:
         if options.changed(name) and not (name == "call" and options.call in ("build", "check")):
             if name in ("sbom", "provenance") and getattr(options, name) == "false":

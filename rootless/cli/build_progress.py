@@ -17,7 +17,7 @@ from typing import TextIO
 
 from rootless.cli import streams
 from rootless.cli.terminal_text import visible
-from rootless.engine.build_progress import INTERNAL, Progress, Vertex
+from rootless.engine.build_progress import Progress, Vertex, is_internal
 from rootless.runtime.jsonlog import now
 
 _INTERVAL = 0.1  # seconds between two drawings
@@ -218,7 +218,7 @@ class Live(Shown):
         with self._lock:
             self._rows[vertex.number] = _Row(vertex)
             # Not earlier: meanwhile pulls have the screen, and the build forks, which only who has no threads should.
-            if self._thread.ident is None and not vertex.name.startswith(INTERNAL):
+            if self._thread.ident is None and not is_internal(vertex.name):
                 self._thread.start()
 
     def output(self, vertex: Vertex, stream: str, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """What people type as values of build's options: --secret, --ssh, --output, --cache-from and -to. BuildKit's rules."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rootless.cli.mount_values import csv_fields
 from rootless.engine.build_options import CacheEntry, Output, Secret, Ssh
@@ -85,6 +85,33 @@ def parse_cache(text: str) -> CacheEntry:
     if kind not in _CACHES:
         raise InvalidInput(f"cache type {kind!r} is not there", hint=f"there are: {', '.join(_CACHES)}")
     return CacheEntry(kind, fields)
+
+
+class Annotation(NamedTuple):
+    """One --annotation."""
+
+    kinds: tuple[str, ...]  # of documents: manifest, index
+    key: str
+    value: str
+
+
+def parse_annotation(text: str) -> Annotation:
+    """`[KIND[,KIND]:]KEY=VALUE`; without a kind it is the manifest's. Raises InvalidInput."""
+    name, equals, given = text.partition("=")
+    prefix, colon, key = name.partition(":")
+    kinds = tuple(prefix.split(",")) if colon else ("manifest",)
+    if colon and all(kind.partition("[")[0].endswith("-descriptor") for kind in kinds):
+        raise InvalidInput(f"annotation {text!r}: descriptors have none here", hint="manifest: or index:")
+    if not colon or not set(kinds) <= {"manifest", "index"}:
+        kinds, key = ("manifest",), name
+    if not equals or not key:
+        raise InvalidInput(f"invalid annotation {text!r}, expected key=value")
+    return Annotation(kinds, key, given)
+
+
+def annotations_of(given: "Iterable[Annotation]", kind: str) -> dict[str, str]:
+    """Those of one kind of document."""
+    return {annotation.key: annotation.value for annotation in given if kind in annotation.kinds}
 
 
 def parse_build_context(text: str) -> tuple[str, str]:

@@ -4,13 +4,14 @@
 |---|---|
 | the context is opened (fetched, where it is elsewhere), the Dockerfile read and parsed | build_context.py, dockerfile/ |
 | which stages the target needs, and what they begin with and copy from | build_plan.py |
-| images that are needed are found or pulled, and held | here |
+| images that are needed are found or pulled, and held | build_base.py |
 | the process that starts containers is begun; from now on there are threads, one for each stage | build_spawner.py |
+| for each platform a graph of stages, which wait for each other | build_graph.py |
 | a stage goes through its instructions: variables, the config, the history | build_stage.py |
 | RUN, COPY, ADD and WORKDIR become steps: found by their key, or done | build_operations.py, build_steps.py |
 | RUN: a container on the layers so far, whose upper directory becomes the layer | build_container.py, build_mounts.py |
 | COPY: the digests of what it copies are its key; then it is written above the layers, without a mount | build_digest.py, build_copy.py, build_write.py, build_tree.py |
-| the image, and where else the result goes | build_image.py, build_output.py |
+| the image or index, and where else the result goes | build_export.py, build_image.py, build_output.py |
 
 A stage waits for another only where it needs it. The first failure ends the others; Ctrl-C ends all, and kill -9 as
 well: containers see that their build has gone (monitor.py, ends_with_owner), and what lies in the trash under the
@@ -23,78 +24,33 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
-from threading import Lock
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
 
-from rootless.dockerfile.instructions import Dockerfile, Instruction, Run
-from rootless.dockerfile.parse import parse_dockerfile, parse_trigger
-from rootless.dockerfile.warning import Warning
-from rootless.engine import (
-    attachment,
-    build_carry,
-    build_context,
-    build_output,
-    network_options,
-)
+from rootless.dockerfile.instructions import Dockerfile, Instruction
+from rootless.dockerfile.parse import parse_dockerfile
+from rootless.engine import attachment, build_carry, build_context, build_output, network_options
 from rootless.engine.build_additions import Additions
-from rootless.engine.build_caches import Caches, steps_of_result
+from rootless.engine.build_base import Bases, check_runnable
+from rootless.engine.build_caches import Caches
 from rootless.engine.build_check import Checked, check, warnings_of
 from rootless.engine.build_container import Running
-from rootless.engine.build_copy import Job
-from rootless.engine.build_digest import key_of
-from rootless.engine.build_image import finish
+from rootless.engine.build_export import Built, Exporter, Result
+from rootless.engine.build_graph import Graph
 from rootless.engine.build_mounts import Mounts
 from rootless.engine.build_operations import Operations
 from rootless.engine.build_options import BuildOptions
-from rootless.engine.build_plan import (
-    SCRATCH,
-    ContextOf,
-    ImageOf,
-    Plan,
-    PlannedStage,
-    Reference,
-    StageOf,
-    make_plan,
-    platform_variables,
-    references_of,
-)
+from rootless.engine.build_plan import SCRATCH, ContextOf, ImageOf, Reference, make_plan, platform_variables
 from rootless.engine.build_progress import INTERNAL, Cancelled, Doing, Progress, StepFailed, Teller
 from rootless.engine.build_source import Source, context_source
-from rootless.engine.build_squash import merge
 from rootless.engine.build_stage import StageBuild
-from rootless.engine.build_state import SCRATCH as SCRATCH_DOCUMENT
-from rootless.engine.build_state import Made, Stage
-from rootless.engine.build_steps import Place, Steps, sweep_locks
+from rootless.engine.build_steps import Steps, sweep_locks
 from rootless.engine.context import Engine
-from rootless.engine.create import find_image
-from rootless.engine.image_remove import remove_unused_image
-from rootless.engine.images import image_lock
-from rootless.engine.layer_new import adopt
 from rootless.engine.options import ContainerOptions, NetworkOption
-from rootless.errors import HostUnsupported, InvalidInput, RootlessError
-from rootless.spec.image import ImageConfig
-from rootless.spec.platform import host_platform, parse_platform
-from rootless.spec.reference import parse_reference
-from rootless.store.images import Image
+from rootless.errors import HostUnsupported, RootlessError
+from rootless.spec.platform import Platform, host_platform, parse_platform
 
 _POLL_SECONDS = 0.1
 _CONTEXT_LINES = 2  # of the Dockerfile, shown around a step that failed
-
-
-class Built(NamedTuple):
-    """What came of a build."""
-
-    image: Image | None  # None where the result went elsewhere
-    names: tuple[str, ...]
-    warnings: tuple[Warning, ...] = ()  # about the Dockerfile
-
-
-class _Found(NamedTuple):
-    """An image that a build needs."""
-
-    image: Image
-    config: ImageConfig
 
 
 def build(engine: Engine, options: BuildOptions, progress: Progress) -> Built:
@@ -125,7 +81,7 @@ def check_dockerfile(engine: Engine, options: BuildOptions) -> Checked:
 
 
 class _Build:
-    """One build on its way: what build_stage.Surroundings asks for, and the threads."""
+    """One build on its way: what its graphs share (build_graph.Common), and the threads."""
 
     def __init__(self, engine: Engine, options: BuildOptions, progress: Progress) -> None:
         self.engine = engine
@@ -137,14 +93,10 @@ class _Build:
         self.operations = Operations(self.steps, options, self.mounts)
         agent = next((ssh.socket for ssh in options.ssh if ssh.id == "default"), "")
         self.additions = Additions(engine, self.steps.cache, self._aside, agent)
+        self.bases = Bases(engine, options)
+        self.contexts: dict[str, Source] = {}
+        self.graphs: list[Graph] = []
         self._asides: list[str] = []
-        self._images: dict[ImageOf, _Found] = {}
-        self._image_locks = ExitStack()
-        self._contexts: dict[str, Source] = {}
-        self._sources: dict[Reference, Source] = {}
-        self._stages: dict[int, Future[StageBuild]] = {}
-        self._lock = Lock()
-        self.platform = parse_platform(options.platform) if options.platform else host_platform()
 
     def __enter__(self) -> "_Build":  # noqa: PYI034  # typing.Self is Python 3.11's
         return self
@@ -152,17 +104,15 @@ class _Build:
     def __exit__(self, *_: object) -> None:
         self.operations.close()
         self.caches.close()
-        for source in {*self._contexts.values(), *self._sources.values()}:
+        for graph in self.graphs:
+            graph.close()
+        for source in self.contexts.values():
             source.close()
         self.additions.close()
         for path in self._asides:
             self.engine.layout.discard(path)
-        self.release_images()
+        self.bases.close()
         self.steps.close()
-
-    def release_images(self) -> None:
-        """Let go of the images; the result's own record, or the locks of its layers, hold what is needed of them."""
-        self._image_locks.close()
 
     def _aside(self) -> str:
         """A new directory that goes with the build."""
@@ -182,99 +132,57 @@ class _Build:
             raise
         doing.done()
 
-    # What comes after the threads
-
-    def export(self, stage: Stage) -> Built:
-        """Let the result be where it is wanted."""
-        outputs = self.options.outputs
-        for output in outputs:
-            if output.type in build_output.TREES:
-                with self.told(f"exporting to {output.type}"), self.operations.tree(stage) as tree:
-                    build_output.write(output, tree, self.engine.whiteout_style, self._aside)
+    def export(self, results: Sequence[Result]) -> Built:
+        """Let the results be where they are wanted."""
         if self.options.cache_mount_to:
             with self.told("writing cache mounts"):
                 build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
-        self.caches.export(list(self.steps.used.values()), stage.layers, self.told)
-        if not build_output.needs_image(outputs):
-            return Built(None, (), self._warnings)
-        if self.options.squash and len(stage.made) > 1:
-            with self.told("squashing layers"):
-                self._squash(stage)
-        return self._export_image(stage)
-
-    def _export_image(self, stage: Stage) -> Built:
-        outputs = self.options.outputs
-        tags = build_output.names_of(outputs, self.options.tags)
-        names = tuple(str(parse_reference(tag).with_default_tag()) for tag in tags)
-        known = {image.id for image in self.engine.images.list()}
-        self.release_images()
-        with self.told("exporting to image") as doing:
-            inline = steps_of_result(self.steps.used.values(), stage.layers) if self.caches.is_inline else None
-            image = finish(self.engine, self.steps.cache, stage, self.options, inline)
-            doing.output("stdout", f"writing image {image.id}\n".encode())
-            for name in names:
-                self.engine.images.tag(parse_reference(name), image.id)
-                doing.output("stdout", f"naming to {name}\n".encode())
-        for output in outputs:
-            if build_output.is_archive(output) or build_output.is_pushed(output):
-                with self.told(f"exporting to {output.type}"):
-                    build_output.write_image(self.engine, output, image, names, self.options.pull_progress)
-        if not names and not build_output.stays(outputs) and image.id not in known:
-            remove_unused_image(self.engine, image.id, with_tags=False)
-            return Built(None, (), self._warnings)
-        return Built(image, names, self._warnings)
-
-    def _squash(self, stage: Stage) -> None:
-        """Make the layers of the build one, and its steps ones without a layer, but for the last."""
-        layers = [made.layer.chain_id for made in stage.made]
-        staged = self.engine.layers.stage()
-        merge([self.engine.layers.diff(c) for c in layers], os.path.join(staged, "diff"), self.engine.whiteout_style)
-        base = stage.image.layers if stage.image else ()
-        layer = adopt(self.engine, base[-1] if base else None, staged, held=self.steps.held)
-        stage.squash(Made(layer, stage.made[-1].created))
+        return Exporter(self, results, self._aside).export()._replace(warnings=self._warnings)
 
     # What comes before the threads
 
-    def run(self) -> Stage:
-        """Build the target."""
+    def run(self) -> list[Result]:
+        """Build the target, for each platform."""
         with self.told(f"{INTERNAL} load build definition from {self.options.dockerfile or 'Dockerfile'}"):
             prepared = build_context.prepare(self.options, self.steps.cache, self._aside)
-            self._contexts[""] = prepared.source
+            self.contexts[""] = prepared.source
             self._text = prepared.dockerfile
             self.dockerfile: Dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
-            platforms = platform_variables(host_platform(), self.platform, self.options.target)
             self._warnings = warnings_of(self.dockerfile, prepared, self.options)
-            self.plan: Plan = make_plan(
-                self.dockerfile, self.options.target, self.options.build_args, platforms, self.options.contexts
-            )
+            self._plan()
         if self.options.cache_mount_from:
             with self.told(f"{INTERNAL} reading cache mounts"):
                 build_carry.read(self.steps.cache, self.options.cache_mount_from)
         self._find_images()
-        self.steps.imports = list(self.caches.open(self.platform))
+        self.steps.imports = list(self.caches.open([graph.platform for graph in self.graphs]))
         self._begin()
-        return self._run_stages()
+        self._run_stages()
+        return [Result(graph.platform, graph.result()) for graph in self.graphs]
+
+    def _plan(self) -> None:
+        options, asked = self.options, [parse_platform(text) for text in self.options.platforms]
+        for platform in dict.fromkeys(asked or [host_platform()]):
+            variables = platform_variables(host_platform(), platform, options.target)
+            named = str(platform) if asked else ""
+            plan = make_plan(
+                self.dockerfile, options.target, options.build_args, variables, options.contexts, platform=named
+            )
+            self.graphs.append(Graph(self, plan, platform, is_one_of_many=len(asked) > 1))
 
     def _find_images(self) -> None:
-        for name in self._wanted_contexts():
+        for name in dict.fromkeys(r.name for _, r in self._references() if isinstance(r, ContextOf) and r.name):
             self._open_context(name, self.options.contexts[name])
-        for wanted in self._wanted_images():
-            with self.told(f"{INTERNAL} load metadata for {wanted.name}"):
-                self._images[wanted] = self._hold_image(wanted)
+        for platform, wanted in self._references():
+            if isinstance(wanted, ImageOf) and wanted.name != SCRATCH and wanted not in self.bases:
+                what = f"[{platform} internal]" if len(self.graphs) > 1 else INTERNAL
+                with self.told(f"{what} load metadata for {wanted.name}"):
+                    self.bases.find(wanted)
 
-    def _references(self) -> Iterator[Reference]:
-        for number in self.plan.needed:
-            planned = self.plan.stages[number]
-            yield planned.base
-            for instruction in planned.stage.instructions:
-                for text in references_of(instruction):
-                    yield self.plan.source(text, number)
-
-    def _wanted_images(self) -> list[ImageOf]:
-        return list(dict.fromkeys(r for r in self._references() if isinstance(r, ImageOf) and r.name != SCRATCH))
-
-    def _wanted_contexts(self) -> list[str]:
-        return list(dict.fromkeys(r.name for r in self._references() if isinstance(r, ContextOf) and r.name))
+    def _references(self) -> Iterator[tuple[Platform, Reference]]:
+        """What all stages begin with and copy from; for this machine's platform first, which names here are for."""
+        for graph in sorted(self.graphs, key=lambda graph: graph.platform != host_platform()):
+            for reference in graph.plan.references():
+                yield graph.platform, reference
 
     def _open_context(self, name: str, place: str) -> None:
         """A named context that is a directory, a repository or an archive's URL."""
@@ -283,28 +191,18 @@ class _Build:
         directory = build_context.fetched_directory(place, self._aside)
         shown = f"context {name}"
         if directory:
-            self._contexts[name] = context_source(directory, self.steps.cache, lambda root: None, name=shown)
+            self.contexts[name] = context_source(directory, self.steps.cache, lambda root: None, name=shown)
             return
         patterns = lambda root: build_context.ignore_patterns(root, "")  # noqa: E731
-        self._contexts[name] = context_source(place, self.steps.cache, patterns, name=shown)
-
-    def _hold_image(self, wanted: ImageOf) -> _Found:
-        """An image, found or pulled; locked, so that nobody removes it."""
-        pull = "always" if self.options.pull else "missing"
-        platform = wanted.platform or self.options.platform
-        options = ContainerOptions(wanted.name, pull=pull, platform=platform, progress=self.options.pull_progress)
-        while True:
-            image, config = find_image(self.engine, options)
-            lock = ExitStack()
-            lock.enter_context(self.engine.layout.lock(image_lock(image.id), shared=True))
-            if self.engine.images.find_id(image.id):
-                self._image_locks.push(lock)
-                return _Found(image, config)
-            lock.close()
+        self.contexts[name] = context_source(place, self.steps.cache, patterns, name=shown)
 
     def _begin(self) -> None:
         """What forks, as long as there are no threads; then this process alone may have many open files."""
-        if any(isinstance(i, Run) for n in self.plan.needed for i in self._instructions(self.plan.stages[n])):
+        running = [(graph, stage) for graph in self.graphs for stage in graph.stages_that_run()]
+        if not self.options.cache_from:  # which may have what cannot be run here
+            for graph, stage in running:
+                check_runnable(graph.platform_of(stage))
+        if running:
             self._begin_running()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:  # a tree of many layers is many descriptors
@@ -319,39 +217,27 @@ class _Build:
         self.engine.storage_driver  # noqa: B018  # tries it, in a child
         self.operations.begin()
 
-    def _instructions(self, planned: PlannedStage) -> tuple[Instruction, ...]:
-        return (*self._triggers(planned), *planned.stage.instructions)
-
-    def _triggers(self, planned: PlannedStage) -> tuple[Instruction, ...]:
-        """ONBUILD of the image that the stage begins with."""
-        found = self._images.get(planned.base) if isinstance(planned.base, ImageOf) else None
-        if found is None:
-            return ()
-        return tuple(parse_trigger(text, planned.base.name) for text in found.config.config.on_build)  # type: ignore[union-attr]
-
     # Stages
 
-    def _run_stages(self) -> Stage:
-        with ThreadPoolExecutor(len(self.plan.needed), "stage") as pool:
+    def _run_stages(self) -> None:
+        with ThreadPoolExecutor(sum(len(graph.plan.needed) for graph in self.graphs), "stage") as pool:
             try:
-                for number in self.plan.needed:
-                    self._stages[number] = pool.submit(self._stage, self.plan.stages[number])
-                done = self._wait_for_stages()
+                stages = [stage for graph in self.graphs for stage in graph.begin(pool)]
+                done = self._wait_for(stages)
                 if any(future.exception() for future in done):
-                    self._raise_first(list(self._stages.values()))
+                    self._raise_first(stages)
             except BaseException:
                 self.steps.running.cancel()
                 self.caches.cancel()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        return self._stages[self.plan.target].result().state
 
-    def _wait_for_stages(self) -> "set[Future[StageBuild]]":
+    def _wait_for(self, stages: "Sequence[Future[StageBuild]]") -> "set[Future[StageBuild]]":
         """Until all are done, or one has failed; those that are done."""
         if not self.options.debug_shell:
-            return wait(self._stages.values(), return_when=FIRST_EXCEPTION).done
+            return wait(stages, return_when=FIRST_EXCEPTION).done
         while True:
-            done, others = wait(self._stages.values(), timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
+            done, others = wait(stages, timeout=_POLL_SECONDS, return_when=FIRST_EXCEPTION)
             self.operations.open_shells()
             if not others or any(future.exception() for future in done):
                 return done
@@ -360,79 +246,6 @@ class _Build:
         """Raise the failure that ended the build, and not what came of it elsewhere."""
         failures = [error for future in futures if future.done() and (error := future.exception())]
         raise next((error for error in failures if not isinstance(error, Cancelled)), failures[0])
-
-    def _stage(self, planned: PlannedStage) -> StageBuild:
-        state, declared = self._beginning(planned)
-        stage = StageBuild(self, planned, state, self.plan.variables, declared, self.dockerfile.directives.escape)
-        if triggers := self._triggers(planned):
-            state.set("OnBuild", None)
-            stage.run(triggers)
-        stage.run(planned.stage.instructions)
-        return stage
-
-    def _beginning(self, planned: PlannedStage) -> tuple[Stage, dict[str, str | None]]:
-        base = planned.base
-        if isinstance(base, ContextOf):
-            return self._from_directory(planned, base.name), {}
-        if isinstance(base, StageOf):
-            below = self._wait(base.number)
-            return below.state.branch(), dict(below.arguments)
-        platform = parse_platform(planned.platform) if planned.platform else self.platform
-        if base.name == SCRATCH:
-            return Stage(None, SCRATCH_DOCUMENT, platform), {}
-        found = self._images[base]
-        return Stage(found.image, found.config.document, found.config.platform), {}
-
-    def _from_directory(self, planned: PlannedStage, name: str) -> Stage:
-        """A stage whose files are those of a named context."""
-        platform = parse_platform(planned.platform) if planned.platform else self.platform
-        stage, source = Stage(None, SCRATCH_DOCUMENT, platform), self._contexts[name]
-        doing = self.teller.begin(f"[{planned.name}] FROM {name}")
-        try:
-            job = Job([(source, picked) for picked in source.pick("/")], "/", None)
-            self.operations.copy(stage, self.place(planned, 0), job, {}, doing, f"FROM {name}")
-        except RootlessError as error:
-            doing.failed(str(error))
-            raise
-        return stage
-
-    def _wait(self, number: int) -> StageBuild:
-        """The stage, once it is there."""
-        try:
-            return self._stages[number].result()
-        except Cancelled:
-            raise
-        except RootlessError as error:
-            raise Cancelled("a stage that this one needs has failed") from error
-
-    def source(self, text: str, stage: int) -> Source:
-        """What --from= names; waits for a stage. Raises NotFound."""
-        reference = self.plan.source(text, stage)
-        if isinstance(reference, ContextOf):
-            return self._contexts[reference.name]
-        if isinstance(reference, StageOf):
-            state = self._wait(reference.number).state
-            name = f"stage {self.plan.stages[reference.number].name}"
-        elif reference.name == SCRATCH:
-            raise InvalidInput("scratch is empty: there is nothing to copy from it")
-        else:
-            found = self._images[reference]
-            state = Stage(found.image, found.config.document, found.config.platform)
-            name = f"image {reference.name}"
-        with self._lock:
-            if reference not in self._sources:
-                self._sources[reference] = self._layered(name, state)
-            return self._sources[reference]
-
-    def _layered(self, name: str, state: Stage) -> Source:
-        return Source(name, self.operations.tree(state), self.steps.cache, is_context=False, fixed=state.fixed)
-
-    def place(self, stage: PlannedStage, number: int) -> Place:
-        """Where a step of a stage stands."""
-        unwanted = {name.lower() for name in self.options.no_cache_filter}
-        may_find = not self.options.no_cache and not unwanted.intersection((stage.stage.name, str(stage.number)))
-        where = (self.options.context, self.options.dockerfile, stage.name, number)
-        return Place(key_of("place", os.getcwd(), *where), may_find)
 
     def located(self, instruction: Instruction, error: RootlessError) -> RootlessError:
         """*error*, with the lines of the Dockerfile that it comes from."""

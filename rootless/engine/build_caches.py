@@ -62,13 +62,14 @@ class Caches:
         self._aside = aside
         self._opened: list[RegistryCache] = []
 
-    def open(self, platform: Platform) -> Iterator[Import]:
+    def open(self, platforms: Sequence[Platform]) -> Iterator[Import]:
         """Whom a step can be asked for, in the order of the command line."""
         for entry in self._sources:
             if entry.type == "local":
                 yield partial(build_cache_files.find, self._engine, os.path.abspath(entry.attributes["src"]))
-            elif opened := self._open(entry.attributes["ref"], platform):
-                yield opened.find
+            else:
+                opened = (self._open(entry.attributes["ref"], platform) for platform in platforms)
+                yield from (cache.find for cache in opened if cache)
 
     def _open(self, name: str, platform: Platform) -> "RegistryCache | None":
         # Only who asks a registry needs what speaks HTTP.
@@ -103,11 +104,14 @@ class Caches:
         return any(entry.type == "inline" for entry in self._targets)
 
     def export(
-        self, steps: Sequence[Step], result: Sequence[ChainID], told: Callable[[str], AbstractContextManager[Doing]]
+        self,
+        steps: Sequence[Step],
+        results: Sequence[Sequence[ChainID]],
+        told: Callable[[str], AbstractContextManager[Doing]],
     ) -> None:
-        """Write *steps* where they are wanted; *result* are the layers of what was built."""
+        """Write *steps* where they are wanted; *results* are the layers of what was built, for each platform."""
         for entry in self._targets:
-            wanted = steps if entry.attributes.get("mode") == "max" else steps_of_result(steps, result)
+            wanted = steps if entry.attributes.get("mode") == "max" else steps_of_result(steps, *results)
             try:
                 self._export(entry, wanted, told)
             except RootlessError:
@@ -128,9 +132,9 @@ class Caches:
                 export(self._engine, steps, entry.attributes["ref"], compression, self._aside())
 
 
-def steps_of_result(steps: Iterable[Step], result: Sequence[ChainID]) -> list[Step]:
-    """Those of *steps* that *result*, its layers, came from."""
-    return [step for step in steps if step.layers == tuple(result[: len(step.layers)])]
+def steps_of_result(steps: Iterable[Step], *results: Sequence[ChainID]) -> list[Step]:
+    """Those of *steps* that one of *results*, its layers, came from."""
+    return [s for s in steps if any(s.layers == tuple(result[: len(s.layers)]) for result in results)]
 
 
 def _check(entry: CacheEntry, option: str, kinds: Mapping[str, tuple[str, ...]]) -> None:

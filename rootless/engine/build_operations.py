@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from threading import Event
 from typing import NamedTuple
 
+from rootless.engine.build_base import check_runnable
 from rootless.engine.build_container import HOSTNAME, Output, Place, Request, new_step, run, run_terminal
 from rootless.engine.build_copy import Archive, Copying, Job, Text
 from rootless.engine.build_digest import key_of
@@ -81,6 +82,10 @@ class Operations:
         """The files of a stage as they are now."""
         return open_layers([self.engine.layers.diff(chain_id) for chain_id in stage.layers], self.engine.whiteout_style)
 
+    def source(self, name: str, stage: Stage) -> Source:
+        """The files of a stage, to copy from; *name* is what messages call them."""
+        return Source(name, self.tree(stage), self.steps.cache, is_context=False, fixed=stage.fixed)
+
     # RUN
 
     def run(
@@ -105,6 +110,7 @@ class Operations:
         }
 
         def make() -> str | None:
+            check_runnable(stage.platform)
             return self._run(stage, command, sources, doing)
 
         self.steps.do(stage, place, parts, doing, created_by, make)

@@ -43,12 +43,13 @@ class BuildOptions:
     build_args: Mapping[str, str] = {}
     contexts: Mapping[str, str] = {}  # --build-context NAME=VALUE
     target: str = ""
-    platform: str = ""
+    platforms: Sequence[str] = ()  # none: this machine's
     pull: bool = False
     no_cache: bool = False
     no_cache_filter: Sequence[str] = ()
     labels: Mapping[str, str] = {}
-    annotations: Mapping[str, str] = {}
+    annotations: Mapping[str, str] = {}  # of manifests
+    index_annotations: Mapping[str, str] = {}
     network: str = ""  # of RUN; "": the configuration's
     extra_hosts: Sequence[tuple[str, str]] = ()
     shm_size: int = 64 << 20

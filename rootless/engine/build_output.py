@@ -7,17 +7,17 @@ into: a link that is there already, or that comes with the result, is never foll
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 
 from rootless.engine.build_caches import COMPRESSIONS
-from rootless.engine.build_options import Output
+from rootless.engine.build_options import BuildOptions, Output
 from rootless.engine.build_tree import Directory
 from rootless.engine.build_write import Attributes, Mode, write_tree
 from rootless.engine.context import Engine
 from rootless.engine.images import target_reference
 from rootless.errors import InvalidInput
+from rootless.linux.files import replacing
 from rootless.spec.reference import parse_reference
 from rootless.store.images import Image
 from rootless.store.layout import remove_path
@@ -77,66 +77,96 @@ def stays(outputs: Sequence[Output]) -> bool:
     return not outputs or any(output.type in ("image", "docker") and not is_archive(output) for output in outputs)
 
 
-def write_image(engine: Engine, output: Output, image: Image, names: Sequence[str], progress: Any) -> None:
-    """An archive of the image, or the push of all its names."""
-    if is_archive(output):
-        _write_archive(engine, output, names or [image.id])
-    elif is_pushed(output):
-        # Only who pushes needs what speaks HTTP.
-        from rootless.engine.push import push
+def push_images(
+    engine: Engine, output: Output, images: Sequence[Image], names: Sequence[str], options: BuildOptions
+) -> str:
+    """Push the image, or an index of several, under each of its names; the digest that it has there."""
+    # Only who pushes needs what speaks HTTP.
+    from rootless.engine.push import push_images as push
+    from rootless.engine.push import push_index
 
-        compression = output.attributes.get("compression", "gzip")
-        for name in names:
-            with progress() if progress else nullcontext() as shown:
-                push(engine, parse_reference(name), compression=compression, progress=shown)
+    compression, digest = output.attributes.get("compression", "gzip"), ""
+    for reference in map(parse_reference, names):
+        with options.pull_progress() if options.pull_progress else nullcontext() as shown:
+            if len(images) == 1:
+                pushed = push(engine, [(reference, images[0])], compression=compression, progress=shown)[0]
+            else:
+                noted = options.index_annotations
+                pushed = push_index(
+                    engine, reference, images, compression=compression, annotations=noted, progress=shown
+                )
+            digest = pushed.digest
+    return digest
 
 
-def _write_archive(engine: Engine, output: Output, names: Sequence[str]) -> None:
+def write_archive(engine: Engine, output: Output, images: Sequence[Image], names: Sequence[str]) -> None:
+    """An archive of the image, or of an index of several. Raises InvalidInput for a place that cannot be written to."""
     # Only who wants an archive needs what makes one.
-    from rootless.engine.save import save
+    from rootless.engine.save import save_built
 
     form = "oci-archive" if output.type == "oci" else "docker-archive"
-    if output.destination == "-":
-        save(engine, names, sys.stdout.buffer.write, form=form)
+    with _written(output.destination) as write:
+        save_built(engine, images, [parse_reference(name) for name in names], write, form=form)
+
+
+@contextmanager
+def _written(destination: str) -> Iterator[Callable[[bytes | memoryview], object]]:
+    """What writes to a file, which is there whole or not at all; or to standard output, "-". Raises InvalidInput."""
+    if destination == "-":
+        yield sys.stdout.buffer.write
         sys.stdout.buffer.flush()
         return
     try:
-        with open(output.destination, "wb") as file:
-            save(engine, names, file.write, form=form)
+        path = os.path.realpath(destination)
+        is_special = os.path.exists(path) and not os.path.isfile(path)  # a pipe, or a directory, which is an error
+        with open(path, "wb") if is_special else replacing(path, 0o666 & ~_umask()) as file:
+            yield file.write
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise InvalidInput(f"cannot write {output.destination}: {error.strerror}") from error
+        raise InvalidInput(f"cannot write {destination}: {error.strerror}") from error
 
 
-def write(output: Output, tree: Directory, style: WhiteoutStyle, aside: Callable[[], str]) -> None:
-    """Write the files of *tree*. Raises InvalidInput for a destination that cannot be written to."""
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def write(output: Output, trees: Mapping[str, Directory], style: WhiteoutStyle, aside: Callable[[], str]) -> None:
+    """Write the files of *trees*, each below its name, which may be empty.
+
+    Raises InvalidInput for a destination that cannot be written to.
+    """
+    if output.type == "tar":
+        _write_tar(output, trees, style, aside())
+        return
     try:
-        if output.type == "local":
-            os.makedirs(output.destination, exist_ok=True)
+        for name, tree in trees.items():
+            directory = os.path.join(output.destination, name)
+            os.makedirs(directory, exist_ok=True)
             # Who may enter the directory shall not become the user by a program of the image's.
-            write_tree(output.destination, tree, Attributes((0, 0), Mode("ug-s")))
-        else:
-            _write_tar(output, tree, style, aside())
+            write_tree(directory, tree, Attributes((0, 0), Mode("ug-s")))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InvalidInput(f"cannot write {output.destination}: {error.strerror}") from error
 
 
-def _write_tar(output: Output, tree: Directory, style: WhiteoutStyle, place: str) -> None:
-    """The tree is merged into a directory first, for an archive has hard links and is sorted over all layers."""
+def _write_tar(output: Output, trees: Mapping[str, Directory], style: WhiteoutStyle, place: str) -> None:
+    """The trees are merged into a directory first, for an archive has hard links and is sorted over all layers."""
     merged = os.path.join(place, "merged")
     os.mkdir(merged, 0o755)
-    write_tree(merged, tree, Attributes(None, None, True))
-    fd = os.open(merged, _ENTER)
     try:
-        if output.destination == "-":
-            pack(fd, sys.stdout.buffer.write, style=style)
-            sys.stdout.buffer.flush()
-            return
-        with open(output.destination, "wb") as file:
-            pack(fd, file.write, style=style)
+        for name, tree in trees.items():
+            if name:
+                os.mkdir(os.path.join(merged, name), 0o755)
+            write_tree(os.path.join(merged, name), tree, Attributes(None, None, True))
+        fd = os.open(merged, _ENTER)
+        try:
+            with _written(output.destination) as write_out:
+                pack(fd, write_out, style=style)
+        finally:
+            os.close(fd)
     finally:
-        os.close(fd)
         remove_path(merged)

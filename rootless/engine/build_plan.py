@@ -4,7 +4,7 @@ A name after FROM, --from= or from= means, in this order: a named context (--bui
 an image; an earlier stage, by name or number; an image. What the target does not need, directly or not, is not built.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from rootless.dockerfile.expand import expand
@@ -60,10 +60,21 @@ class Plan(NamedTuple):
     needed: tuple[int, ...]  # in an order in which they can be built
     variables: Mapping[str, str]  # of the global scope
     contexts: Mapping[str, str]  # named ones, and where they are
+    platform: str = ""  # of images that do not say another
 
     def source(self, text: str, number: int) -> Reference:
         """What *text*, of --from= or from=, means in stage *number*. Raises NotFound."""
-        return source_reference(text, [planned.stage for planned in self.stages[:number]], self.contexts)
+        found = source_reference(text, [planned.stage for planned in self.stages[:number]], self.contexts)
+        return found._replace(platform=self.platform) if isinstance(found, ImageOf) else found
+
+    def references(self) -> Iterator[Reference]:
+        """What the stages that are needed begin with, copy from and mount."""
+        for number in self.needed:
+            planned = self.stages[number]
+            yield planned.base
+            for instruction in planned.stage.instructions:
+                for text in references_of(instruction):
+                    yield self.source(text, number)
 
 
 def platform_variables(build: Platform, target: Platform, stage: str) -> dict[str, str]:
@@ -83,14 +94,17 @@ def make_plan(
     build_args: Mapping[str, str],
     platforms: Mapping[str, str],
     contexts: Mapping[str, str],
+    *,
+    platform: str = "",
 ) -> Plan:
-    """What *target*, a stage's name or number, "" for the last, takes. Raises NotFound, DockerfileError."""
+    """What *target*, a stage's name or number, "" for the last, takes, for *platform* ("": where nothing else
+    is said, the one that an image here has). Raises NotFound, DockerfileError."""
     variables = global_variables(dockerfile, build_args, platforms)
     stages: list[PlannedStage] = []
     for number, stage in enumerate(dockerfile.stages):
         escape = dockerfile.directives.escape
         image = expand(stage.base.image, variables, escape=escape)
-        platform = expand(stage.base.platform, variables, escape=escape)
+        of_stage = expand(stage.base.platform, variables, escape=escape)
         if not image:
             raise DockerfileError(
                 f"{dockerfile.name}:{stage.base.lines.first}: base name ({stage.base.image}) should not be blank",
@@ -98,10 +112,10 @@ def make_plan(
             )
         base = _reference(image, [planned.stage for planned in stages], contexts)
         if isinstance(base, ImageOf):
-            base = base._replace(platform=platform)
-        stages.append(PlannedStage(number, stage, base, platform))
+            base = base._replace(platform=of_stage or platform)
+        stages.append(PlannedStage(number, stage, base, of_stage))
     goal = _target(stages, target)
-    return Plan(tuple(stages), goal, _needed(stages, goal, contexts), variables, contexts)
+    return Plan(tuple(stages), goal, _needed(stages, goal, contexts), variables, contexts, platform)
 
 
 def global_variables(

@@ -7,6 +7,11 @@ from rootless.errors import RootlessError
 INTERNAL = "[internal]"  # how the names of what comes before the stages begin; until then a build has no threads
 
 
+def is_internal(name: str) -> bool:
+    """Whether it is done before the stages: "[internal] …", "[linux/arm64 internal] …"."""
+    return name.partition("] ")[0].endswith("internal")
+
+
 class Vertex(NamedTuple):
     """One thing that a build does."""
 

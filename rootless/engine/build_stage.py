@@ -87,14 +87,16 @@ class StageBuild:
         global_variables: Mapping[str, str],
         declared: Mapping[str, str | None],
         escape: str,
+        prefix: str = "",
     ) -> None:
-        """*declared* are the ARGs of the stage that this one begins with."""
+        """*declared* are the ARGs of the stage that this one begins with; *prefix* is shown before its name."""
         self._build = build
         self._planned = planned
         self.state = state
         self._global = global_variables
         self.arguments = dict(declared)
         self._escape = escape
+        self._prefix = prefix
         self._has_cmd = False
         self._number = 0
         self._total = 1 + sum(isinstance(i, _FILES) for i in planned.stage.instructions)
@@ -145,7 +147,7 @@ class StageBuild:
         self._file_step += 1
         name = f"{self._planned.stage.name} " if self._planned.stage.name else ""
         number = f"{self._file_step:>{len(str(self._total))}}/{max(self._total, self._file_step)}"
-        doing = self._build.teller.begin(f"[{name}{number}] {shown}")
+        doing = self._build.teller.begin(f"[{self._prefix}{name}{number}] {shown}")
         return doing, self._build.place(self._planned, self._number)
 
     def _ending(self, doing: Doing, action: Callable[[], None]) -> None:

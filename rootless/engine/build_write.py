@@ -15,6 +15,7 @@ from typing import NamedTuple
 from rootless.engine.build_digest import unreadable
 from rootless.engine.build_tree import MAX_DEPTH, Directory, Entry
 from rootless.errors import InvalidInput
+from rootless.linux import files
 from rootless.store.marks import WHITEOUT, may_set_xattr
 from rootless.store.unpack import Ids, Recorded
 
@@ -389,9 +390,7 @@ def copy_data(source_fd: int, fd: int, size: int) -> None:
     """Copy a file's content: in the kernel where it is much, and without its blocks where the file system can."""
     if size <= _PIECE:
         while piece := os.read(source_fd, _PIECE):
-            view = memoryview(piece)
-            while view:
-                view = view[os.write(fd, view) :]
+            files.write_all(fd, piece)
         return
     try:
         while os.copy_file_range(source_fd, fd, 1 << 30):

@@ -10,7 +10,7 @@ record names may be removed.
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,11 +20,14 @@ from rootless.engine.layer_new import NewLayer, layer_lock
 from rootless.errors import Conflict, CorruptData, InvalidInput
 from rootless.spec.digest import ChainID, Digest, digest_of
 from rootless.spec.image import (
+    DOCKER_INDEX,
     DOCKER_LAYER,
+    DOCKER_MANIFEST,
     MAX_CONFIG_SIZE,
     MAX_LAYERS,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
+    OCI_INDEX,
     OCI_LAYER,
     OCI_MANIFEST,
     Descriptor,
@@ -42,6 +45,8 @@ _AS_OCI = {
     "application/vnd.docker.image.rootfs.foreign.diff.tar": _NONDISTRIBUTABLE,
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": f"{_NONDISTRIBUTABLE}+gzip",
 }
+
+IndexRow = tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]  # a manifest, its platform, its annotations
 
 
 def make_image(
@@ -140,6 +145,38 @@ def replace_layers(manifest: bytes, media_type: str, layers: Sequence[Descriptor
 def as_oci(layer: Descriptor) -> Descriptor:
     """*layer* with OCI's media type for what Docker calls otherwise."""
     return layer._replace(media_type=_AS_OCI.get(layer.media_type, layer.media_type))
+
+
+def platform_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What an index says of the platform of the image that has *config*."""
+    return {key: config[key] for key in ("architecture", "os", "variant", "os.version") if config.get(key)}
+
+
+def index_document(rows: Sequence[IndexRow], annotations: Mapping[str, str] = {}) -> tuple[bytes, str]:
+    """An index of manifests, each with its platform and its annotations; and its media type.
+
+    It is Docker's list where all manifests are Docker's and nothing is annotated, which that has no place for.
+    """
+    plain = not annotations and not any(row[2] for row in rows)
+    is_docker = plain and bool(rows) and all(row[0].media_type == DOCKER_MANIFEST for row in rows)
+    media_type = DOCKER_INDEX if is_docker else OCI_INDEX
+    document: dict[str, Any] = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": [
+            {
+                "mediaType": blob.media_type,
+                "digest": blob.digest,
+                "size": blob.size,
+                **({"annotations": dict(noted)} if noted else {}),
+                "platform": dict(platform),
+            }
+            for blob, platform, noted in rows
+        ],
+    }
+    if annotations:
+        document["annotations"] = dict(annotations)
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), media_type
 
 
 def _hold(engine: Engine, base: Image | None, layers: Sequence[NewLayer], held: ExitStack) -> None:

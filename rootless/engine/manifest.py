@@ -17,8 +17,9 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
+from rootless.engine.image_new import index_document
 from rootless.engine.layer_making import Progress
-from rootless.engine.push import Pushed, index_document, push_images
+from rootless.engine.push import Pushed, push_images
 from rootless.engine.registries import registry_configuration
 from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound, Unauthorized
 from rootless.registry.client import Client
@@ -35,6 +36,7 @@ from rootless.spec.image import (
     parse_manifest,
 )
 from rootless.spec.reference import Reference, parse_reference
+from rootless.store.images import Image
 from rootless.store.layout import load_record, quote, save_record
 from rootless.store.partial_blob import PartialBlob
 
@@ -77,6 +79,12 @@ def create(
     made = ManifestList(reference, tuple(entries.values()))
     _save(engine, made)
     return made
+
+
+def save_list(engine: Engine, reference: Reference, images: Sequence[Image]) -> None:
+    """Let *reference* be the name of a list of *images*, which are here; the one that it named before is forgotten."""
+    entries = tuple(_entry_of_image(engine, reference, image) for image in images)
+    _save(engine, ManifestList(reference, entries))
 
 
 def annotate(engine: Engine, name: str, source: str, changes: dict[str, Any]) -> None:
@@ -165,9 +173,13 @@ def _fetch(engine: Engine, source: Reference, insecure: bool) -> Iterator[Entry]
         image = engine.images.by_reference(source)
         if image is None:
             raise
-        document = engine.blobs.read(Digest(image.manifest["digest"]), MAX_MANIFEST_SIZE)
-        blob = Descriptor(image.manifest["media_type"], Digest(image.manifest["digest"]), len(document))
-        yield Entry(source, blob, _platform(engine.images.config(image).document), document, image.id)
+        yield _entry_of_image(engine, source, image)
+
+
+def _entry_of_image(engine: Engine, source: Reference, image: Image) -> Entry:
+    document = engine.blobs.read(Digest(image.manifest["digest"]), MAX_MANIFEST_SIZE)
+    blob = Descriptor(image.manifest["media_type"], Digest(image.manifest["digest"]), len(document))
+    return Entry(source, blob, _platform(engine.images.config(image).document), document, image.id)
 
 
 def _fetch_entries(client: Client, source: Reference) -> list[Entry]:

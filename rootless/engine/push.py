@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
-from rootless.engine.image_new import layer_descriptors, replace_layers
+from rootless.engine.image_new import index_document, layer_descriptors, platform_of, replace_layers
 from rootless.engine.images import check_platform, image_lock
 from rootless.engine.layer_blob import compressed, has_blob
 from rootless.engine.layer_making import Progress, Silent
@@ -32,12 +32,9 @@ from rootless.registry.push import Pusher
 from rootless.registry.uploads import Read
 from rootless.spec.digest import ChainID, Digest
 from rootless.spec.image import (
-    DOCKER_INDEX,
-    DOCKER_MANIFEST,
     MAX_CONFIG_SIZE,
     MAX_MANIFEST_SIZE,
     OCI_CONFIG,
-    OCI_INDEX,
     Descriptor,
 )
 from rootless.spec.reference import Reference, parse_reference
@@ -128,42 +125,12 @@ def push_index(
     done = push_images(engine, [(target, image) for image in images], compression=compression, progress=progress)
     rows: list[tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]] = []
     for pushed, image in zip(done, images, strict=True):
-        document = engine.images.config(image).document
-        platform = {key: document[key] for key in ("architecture", "os", "variant", "os.version") if document.get(key)}
+        platform = platform_of(engine.images.config(image).document)
         rows.append((Descriptor(pushed.media_type, pushed.digest, pushed.size), platform, {}))
     data, media_type = index_document(rows, annotations)
     with Pusher(registry_configuration(), default_credentials()) as pusher:
         digest = pusher.push_manifest(reference, data, media_type)
     return Pushed(reference, digest, len(data), media_type)
-
-
-def index_document(
-    rows: Sequence[tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]], annotations: Mapping[str, str] = {}
-) -> tuple[bytes, str]:
-    """An index of manifests, each with its platform and its annotations; and its media type.
-
-    It is Docker's list where all manifests are Docker's and nothing is annotated, which that has no place for.
-    """
-    plain = not annotations and not any(row[2] for row in rows)
-    is_docker = plain and bool(rows) and all(row[0].media_type == DOCKER_MANIFEST for row in rows)
-    media_type = DOCKER_INDEX if is_docker else OCI_INDEX
-    document: dict[str, Any] = {
-        "schemaVersion": 2,
-        "mediaType": media_type,
-        "manifests": [
-            {
-                "mediaType": blob.media_type,
-                "digest": blob.digest,
-                "size": blob.size,
-                **({"annotations": dict(noted)} if noted else {}),
-                "platform": dict(platform),
-            }
-            for blob, platform, noted in rows
-        ],
-    }
-    if annotations:
-        document["annotations"] = dict(annotations)
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode(), media_type
 
 
 def _push_one(

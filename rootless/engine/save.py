@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
-from rootless.engine.image_new import layer_descriptors, replace_layers
+from rootless.engine.image_new import IndexRow, index_document, layer_descriptors, platform_of, replace_layers
 from rootless.engine.images import check_platform, find_image, find_name, image_lock
 from rootless.engine.layer_blob import compressed, write_tar
 from rootless.errors import CorruptData, InvalidInput
@@ -87,6 +87,25 @@ def save(
         _write_archive(engine, opened, parts.blobs, write, form)
 
 
+def save_built(
+    engine: Engine, images: Sequence[Image], tags: list[Reference], write: Write, *, form: str = "docker-archive"
+) -> None:
+    """Write an archive of one image, or of an index of several platforms' images, that is called *tags*."""
+    with ExitStack() as held:
+        parts = _Parts({}, {})
+        names = tags if len(images) == 1 else []
+        opened = [_open(engine, _Saved(image, names), parts, held) for image in images]
+        index = None
+        if len(images) > 1:
+            rows: list[IndexRow] = [
+                (one.manifest, platform_of(engine.images.config(one.image).document), {}) for one in opened
+            ]
+            data, media_type = index_document(rows)
+            index = _entries(Descriptor(media_type, digest_of(data), len(data)), tags)
+            parts.blobs[blob_name(digest_of(data))] = _Blob(len(data), data=data)
+        _write_archive(engine, opened, parts.blobs, write, form, index)
+
+
 def _find(engine: Engine, name: str) -> tuple[Image, list[tuple[Image, Reference | None]]]:
     """The image that *name* means, and what else of its repository does, with the tags."""
     reference = _repository(name)
@@ -157,8 +176,16 @@ def _compress(
     return (descriptor if made.digest == descriptor.digest else made), _Blob(made.size, fd=fd)
 
 
-def _write_archive(engine: Engine, images: list[_Opened], blobs: dict[str, _Blob], write: Write, form: str) -> None:
-    documents = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images)}
+def _write_archive(
+    engine: Engine,
+    images: list[_Opened],
+    blobs: dict[str, _Blob],
+    write: Write,
+    form: str,
+    index: list[Any] | None = None,
+) -> None:
+    """*index*: the entries of index.json, where these are not the images."""
+    documents = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": _index(images, index)}
     if form == "docker-archive":
         documents["manifest.json"] = _docker_manifest(images)
         if repositories := _repositories(images):
@@ -209,14 +236,17 @@ def _damaged(name: str) -> CorruptData:
     return CorruptData(f"{name} in the store is damaged", hint="remove the image, and pull or make it again")
 
 
-def _index(images: list[_Opened]) -> bytes:
-    entries = []
-    for saved in images:
-        manifest = saved.manifest
-        entry = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
-        names: list[dict[str, Any]] = [{_NAME: str(tag), _REF_NAME: tag.tag} for tag in saved.tags]
-        entries += [{**entry, "annotations": annotations} for annotations in names] or [entry]
+def _index(images: list[_Opened], entries: list[Any] | None) -> bytes:
+    if entries is None:
+        entries = [entry for saved in images for entry in _entries(saved.manifest, saved.tags)]
     return _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries})
+
+
+def _entries(manifest: Descriptor, tags: Sequence[Reference]) -> list[dict[str, Any]]:
+    """The entries of index.json for a manifest: one for each of its names."""
+    entry = {"mediaType": manifest.media_type, "digest": manifest.digest, "size": manifest.size}
+    names: list[dict[str, Any]] = [{_NAME: str(tag), _REF_NAME: tag.tag} for tag in tags]
+    return [{**entry, "annotations": annotations} for annotations in names] or [entry]
 
 
 def _docker_manifest(images: list[_Opened]) -> bytes:
