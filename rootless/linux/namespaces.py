@@ -9,6 +9,7 @@ import os
 from rootless.linux.libc import NR_CLONE, NR_KEYCTL, check, libc, syscall
 
 # <linux/sched.h>
+CLONE_NEWTIME = 0x00000080  # of unshare(2) and setns(2); to clone(2) the bit means something else
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -26,6 +27,7 @@ NAMESPACES = {
     "network": (CLONE_NEWNET, "net"),
     "pid": (CLONE_NEWPID, "pid"),
     "mount": (CLONE_NEWNS, "mnt"),
+    "time": (CLONE_NEWTIME, "time"),
 }
 
 # ioctl_ns(2)

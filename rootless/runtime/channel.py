@@ -19,6 +19,7 @@ WARNING = b"W"  # a line for the user
 TERMINAL = b"T"  # with one descriptor: the master of the container's terminal
 NETWORK = b"n"  # with one descriptor: the container's own network namespace
 UNION = b"u"  # with one descriptor: that of /dev/fuse, of a root that is mounted and not served yet
+HOOKS = b"h"  # the container waits for its hooks in the host's namespaces, and then for GO
 LISTENER = b"l"  # with one descriptor: by which calls of the program are answered, SECCOMP_RET_NOTIFY
 EXITED = b"X"  # the status of a process, decimal
 
