@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext, suppress
 from typing import Any, NamedTuple
 
-from rootless.engine import attachment, bundle, network_options, storage
+from rootless.engine import attachment, bundle, control_group, network_options, storage
 from rootless.engine.attach import Attachment
 from rootless.engine.build_spawner import Spawner
 from rootless.engine.build_tree import Directory, find, open_layers
@@ -182,6 +182,7 @@ def _settings(
         "stop_timeout": record["stop_timeout"],
         "health": None,
         "network": attachment.settings(engine) if attached else None,
+        "cgroup": control_group.settings(record),
         "at_end": None,
         "union": storage.union_settings(config, directory),
         "attached": True,

@@ -7,7 +7,7 @@ import signal
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from rootless.engine import bundle, seccomp
+from rootless.engine import bundle, control_group, seccomp
 from rootless.engine.attach import CHUNK, Detector, raw_mode, write_all
 from rootless.engine.context import Engine
 from rootless.engine.run import detach_bytes, own_window
@@ -55,6 +55,7 @@ def exec_(engine: Engine, container_id: str, options: ExecOptions, prepared: Pre
         "started": state["process_started"],
         "process": _process(record, options),
         "seccomp": seccomp.section(engine, record, bundle.granted(record)),  # the container's, also with --privileged
+        "cgroup": control_group.exec_settings(record, state),
         "detach": options.detach,
     }
     with ExitStack() as stack:

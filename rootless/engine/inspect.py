@@ -79,7 +79,7 @@ def _state(state: Record) -> dict[str, Any]:
         "Running": status in LIVE,
         "Paused": status == "paused",
         "Restarting": status == "restarting",
-        "OOMKilled": False,
+        "OOMKilled": state.get("oom_killed", False),
         "Dead": status == "dead",
         "Pid": state["pid"] if status in LIVE else 0,
         "ExitCode": state["exit_code"],

@@ -15,7 +15,6 @@ from rootless.runtime.cgroup_writes import controllers_of
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
 
-DEFAULT_PIDS = 2048  # where the controller is there; what podman has, too (L01)
 _LEAST_MEMORY = 6 << 20
 _LEAST_WEIGHT, _MOST_WEIGHT = 10, 1000
 _MOST_SHARES = 262_144
@@ -38,7 +37,7 @@ class Limits(NamedTuple):
     cpu_period: int = 0
     cpuset_cpus: str = ""  # "0-3,5"
     cpuset_mems: str = ""
-    pids: int | None = None  # 0 and less: as many as there can be; None: DEFAULT_PIDS where that can be
+    pids: int | None = None  # 0 and less: as many as there can be; None: what is usual, control_group.py
     blkio_weight: int = 0
     blkio_weight_device: tuple[DeviceRate, ...] = ()
     device_read_bps: tuple[DeviceRate, ...] = ()

@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import nullcontext
 
-from rootless.engine import attachment, auto_remove, bundle, seccomp, storage
+from rootless.engine import attachment, auto_remove, bundle, control_group, seccomp, storage
 from rootless.engine.attachment import Attached
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_end, wait_for_monitor
@@ -109,7 +109,7 @@ def _settings(engine: Engine, record: Record, state: Record, attached: Attached 
     """What the monitor needs to know (monitor.py)."""
     log = record["log"]
     directory = engine.containers.directory(record["id"])
-    state = {**state, "boot_id": processes.boot_id(), "restart_count": 0, "error": ""}
+    state = {**state, "boot_id": processes.boot_id(), "restart_count": 0, "error": "", "oom_killed": False}
     state["network"] = attached and attached.state
     return {
         "id": record["id"],
@@ -132,6 +132,7 @@ def _settings(engine: Engine, record: Record, state: Record, attached: Attached 
         "stop_timeout": record["stop_timeout"],
         "health": _health_settings(engine, record),
         "network": attachment.settings(engine) if attached else None,
+        "cgroup": control_group.settings(record),
         "at_end": auto_remove.arguments(engine, record["id"]) if record["auto_remove"] else None,
     }
 

@@ -6,9 +6,8 @@
     systemd   …/rootless-ID-PID.scope/container  limits and processes of the container
                                      /monitor    the monitor, the server of the root: no limit holds for them (L02)
 
-The container's own view of the tree, a cgroup namespace, begins at its cgroup. It is mounted read-only; and where the
-machine has mounted it with `nsdelegate`, as systemd does, not even a container that mounts it anew can change the limits
-at its top.
+The container's own view of the tree, a cgroup namespace, begins at its cgroup, and is mounted read-only. Where the
+machine's is mounted with `nsdelegate`, as systemd does, a container that mounts it anew does not change its limits.
 """
 
 import errno
@@ -17,6 +16,11 @@ from contextlib import suppress
 
 from rootless.errors import HostUnsupported
 from rootless.linux import cgroups, processes
+from rootless.runtime import channel
+
+TYPE_CHECKING = False  # as in monitor.py
+if TYPE_CHECKING:
+    from typing import Any
 
 SUBTREE, SYSTEMD = "subtree", "systemd"
 LEAF = "rootless.rest"
@@ -37,7 +41,7 @@ class Place:
         self._base = rung["base"]  # of systemd known once there is a scope
 
     def make(self, launcher: int) -> str:
-        """Make the cgroup; its path. *launcher* is the process that is to begin the container in it.
+        """Make the cgroup, with the process *launcher*, a child of ours, in it; its path.
 
         Raises HostUnsupported, and OSError where the machine denies what it has promised.
         """
@@ -52,6 +56,7 @@ class Place:
             path = os.path.join(self._base, f"{PREFIX}{self._name}.{_self()}")
         cgroups.end(path)  # of the last run, if that could not be removed
         os.mkdir(path, 0o755)
+        cgroups.join(path, launcher)
         return path
 
     def _is_own(self, base: str) -> bool:
@@ -119,22 +124,45 @@ def _sweep(base: str) -> None:
                 cgroups.end(os.path.join(base, name), 0.2)
 
 
-def enter(cgroup: str, socket: str) -> None:
-    """Move this process into a container's *cgroup*, from wherever it is. Raises HostUnsupported, FileNotFoundError.
+def enter(cgroup: str, socket: str, *, required: bool) -> None:
+    """Move this process, of whoever runs another program in a container, into its *cgroup*, from wherever it is.
 
-    Where the kernel denies it, since what the two are below is not ours, systemd on *socket* does it.
+    Where the kernel denies it, since what the two are below is not ours, systemd on *socket* does it. Raises
+    HostUnsupported where it cannot be done and is *required*, FileNotFoundError where the container has ended.
     """
     try:
         cgroups.join(cgroup)
+        return
     except OSError as error:
-        scope, name = os.path.split(cgroup)
         if error.errno not in (errno.EACCES, errno.EPERM):
             raise
+        reason = error.strerror
+    scope, name = os.path.split(cgroup)
+    try:
         if not scope.endswith(".scope"):
             raise HostUnsupported(
-                f"the limits of the container cannot hold for a process from here: {error.strerror}",
+                f"the limits of the container cannot hold for a process from here: {reason}",
                 hint="run it in the control group in which the container was started",
-            ) from error
+            )
         from rootless.runtime import systemd  # as above
 
         systemd.attach(socket, os.path.basename(scope), f"/{name}", os.getpid())
+    except HostUnsupported:
+        if required:
+            raise
+
+
+def enter_or_tell(settings: "dict[str, Any] | None", to_parent: channel.Socket) -> None:
+    """The same in the fork that is about to join a container, which is told by *settings*; what fails is sent up.
+
+    *settings* are {"path", "socket", "limited"}; None where the container has no control group.
+    """
+    if settings is None:
+        return
+    try:
+        enter(settings["path"], settings["socket"], required=settings["limited"])
+    except FileNotFoundError:
+        return  # it has ended, and its namespaces are gone, as joining them will find
+    except BaseException as error:
+        channel.send_error(to_parent, error)
+        os._exit(125)

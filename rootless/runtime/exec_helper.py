@@ -1,9 +1,9 @@
 """The process between `exec` and the program that it runs: it enters the container, and stays as the program's parent.
 
 Started by the command (prepared.py), with a channel as descriptor 3. The first message, LAUNCH, brings descriptors:
-what to run, as JSON {"pid", "started", "process", "seccomp", "detach"}, and the program's stdin, stdout and stderr, or
-none of these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the command goes
-away before the program, the program gets SIGTERM, unless it runs in the background.
+what to run, as JSON {"pid", "started", "process", "seccomp", "cgroup", "detach"}, and the program's stdin, stdout and
+stderr, or none of these for a terminal. It answers TERMINAL with the terminal's master, BEGAN, and EXITED; where the
+command goes away before the program, the program gets SIGTERM, unless it runs in the background.
 """
 
 import json
@@ -15,6 +15,7 @@ from typing import Any
 from rootless.errors import RootlessError
 from rootless.linux import processes
 from rootless.runtime import channel, forking, joining
+from rootless.runtime.cgroup_place import enter_or_tell
 
 _SIGTERM = 15
 
@@ -44,6 +45,7 @@ def _begin(request: dict[str, Any], stdio: tuple[int, int, int] | None, command:
     if helper == 0:
         ours.close()
         container = request["pid"], request["started"]
+        enter_or_tell(request["cgroup"], theirs)
         joining.join(*container, request["process"], request["seccomp"], stdio, theirs, die_with_parent=False)
     theirs.close()
     for fd in stdio or ():

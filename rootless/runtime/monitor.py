@@ -29,6 +29,7 @@ from rootless.runtime.clients import Client
 from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
 from rootless.runtime.launcher import Launcher
+from rootless.runtime.monitor_cgroup import MonitorCgroup
 from rootless.runtime.timers import Timers
 from rootless.runtime.union_server import UnionServer
 
@@ -82,6 +83,7 @@ class Monitor:
         self.health = HealthCheck(settings["health"], self) if settings.get("health") else None
         self.attachment = None if attachment_fd is None else Attachment(settings["network"], attachment_fd, self)
         self.union = UnionServer(settings["union"]) if settings.get("union") else None
+        self.cgroup = MonitorCgroup(settings["cgroup"], self) if settings.get("cgroup") else None
 
     # The loop
 
@@ -159,6 +161,8 @@ class Monitor:
         try:
             plug = self.attachment.plug if self.attachment else os.close
             serve = self.union.serve if self.union else os.close
+            if self.cgroup:
+                self.cgroup.make(launcher.pid)
             created = container.create(launcher, self.settings["bundle"], stdio, self.warn, plug=plug, serve=serve)
         except RootlessError as error:
             for fd in ours.values():
@@ -171,7 +175,7 @@ class Monitor:
         if created.terminal_fd is not None:
             ours = {"terminal": created.terminal_fd}
         try:
-            container.start(created, self.attachment.confirm if self.attachment else None)
+            container.start(created, self._confirm)
         except RootlessError as error:
             for fd in ours.values():
                 os.close(fd)
@@ -187,6 +191,13 @@ class Monitor:
         if self.health:
             self.health.begin()
         self.broadcast(channel.BEGAN)
+
+    def _confirm(self) -> None:
+        """What has to hold before the program runs."""
+        if self.attachment:
+            self.attachment.confirm()
+        if self.cgroup:
+            self.cgroup.limit()
 
     def _make_stdio(self) -> tuple[tuple[int, int, int] | None, dict[str, int]]:
         """The container's ends of its pipes, and ours; None and nothing where it gets a terminal."""
@@ -219,6 +230,8 @@ class Monitor:
         """The container could not be started. A restart without networks waits until they are back."""
         if self.union:
             self.union.kill()
+        if self.cgroup:
+            self.cgroup.remove()
         if isinstance(error, Lost) and self.state["status"] == "restarting":
             self.timers.set("restart", _REPAIR_SECONDS, self._restart)
             return
@@ -233,6 +246,8 @@ class Monitor:
         self.running = False
         self.timers.cancel("kill")
         self.timers.cancel("stuck")
+        if self.cgroup:
+            self.cgroup.ended()
         self._choke()
         self.timers.set("drain", _DRAIN_SECONDS, self._drained)
         self._drained_if_all_is_in()
@@ -269,6 +284,8 @@ class Monitor:
         self.created, self.paused = None, False
         if self.attachment:
             self.attachment.unplug()
+        if self.cgroup:
+            self.cgroup.remove()
         self._unlink("init")
         if self._should_restart(code):
             if time.monotonic() - self.began_at >= _LONG_RUN:
@@ -618,6 +635,8 @@ class Monitor:
                 os.kill(self.created.pid, signum)  # our own child, not yet reaped: the number is still its
             except ProcessLookupError:
                 pass
+            if signum == signal.SIGKILL and self.cgroup:
+                self.cgroup.kill()
             if signum == signal.SIGKILL and self.union:
                 self.timers.set("stuck", _STUCK_SECONDS, self.union.kill)
 
@@ -631,7 +650,7 @@ class Monitor:
             return
         self._signal(signum)
         if self.paused:
-            freezer.thaw(self.created.pid)  # type: ignore[union-attr]
+            self._thaw()
             self.paused = False
         if seconds >= 0:
             self.timers.set("kill", seconds, lambda: self._signal(signal.SIGKILL))
@@ -649,11 +668,26 @@ class Monitor:
             os.close(fd)
 
     def _pause(self, client: Client, pause: bool) -> None:
-        if self.running and self.created and pause != self.paused:
+        if not (self.running and self.created and pause != self.paused):
+            self.send(client, channel.DONE)
+        elif self.cgroup and self.cgroup.path:
+            self.cgroup.freeze(pause, lambda: self._paused(client, pause))
+        else:
             (freezer.freeze if pause else freezer.thaw)(self.created.pid)
+            self._paused(client, pause)
+
+    def _paused(self, client: Client, pause: bool) -> None:
+        """Its processes stand still, or go on; it may have ended before they did."""
+        if self.running:
             self.paused = pause
             self.record(status="paused" if pause else "running")
         self.send(client, channel.DONE)
+
+    def _thaw(self) -> None:
+        if self.cgroup and self.cgroup.path:
+            self.cgroup.thaw()
+        elif self.created:
+            freezer.thaw(self.created.pid)
 
 
 def main(launcher: Launcher) -> None:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound
-from rootless.linux import files, processes
+from rootless.linux import cgroups, files, processes
 from rootless.store.layout import Layout, load_record, remove_path, save_record
 
 Record = dict[str, Any]
@@ -35,6 +35,13 @@ def check_name(name: str) -> str:
             f"Invalid container name ({name!r}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed, at least two of them"
         )
     return name
+
+
+def _end_cgroup(state: Record) -> None:
+    """Kill and remove what its monitor has left of a container's control group, if it had one."""
+    if path := state.get("cgroup"):
+        with suppress(OSError):  # it is being removed by another; or by its systemd, as soon as it is empty
+            cgroups.end(path)
 
 
 class Containers:
@@ -164,6 +171,7 @@ class Containers:
             if fd is not None:
                 processes.pidfd_send_signal(fd, 9)
                 os.close(fd)
+            _end_cgroup(state)
             state["error"] = "the monitor of the container was killed"
         else:
             state["error"] = "the machine was restarted"
@@ -212,6 +220,8 @@ class Containers:
             pass
         except CorruptData:
             self._free_names(container_id)
+        with suppress(NotFound, CorruptData):
+            _end_cgroup(self._load_state(container_id))
         self._layout.discard(self.directory(container_id))
         with suppress(FileNotFoundError):
             remove_path(self.run_directory(container_id))
