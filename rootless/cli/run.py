@@ -31,6 +31,7 @@ from rootless.engine.create import create as create_container
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.run import run as run_container
 from rootless.engine.security_options import parse_security_options
+from rootless.engine.userns import parse_userns
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.network.egress import merge_egress, parse_egress
 from rootless.network.ports import Port, parse_expose, parse_publish
@@ -190,7 +191,7 @@ class CreateOptions(Options):
     pid: str = text("--pid", help="PID namespace to use")
     ipc: str = text("--ipc", help="IPC mode to use")
     uts: str = text("--uts", help="UTS namespace to use")
-    userns: str = text("--userns", help="User namespace to use")
+    userns: str = text("--userns", help='Ids of the container: "host", "keep-id[:uid=,gid=]", "nomap", "auto[:size=]"')
     cgroupns: str = text("--cgroupns", help="Cgroup namespace to use (host|private)")
     sysctl: list[tuple[str, str]] = values("--sysctl", parse=parse_key_value, help="Sysctl options")
 
@@ -361,6 +362,7 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
         pid=options.pid,
         ipc=options.ipc,
         uts=options.uts,
+        userns=parse_userns(options.userns),
         mounts=tuple(_mount(mount) for mount in (*options.volume, *options.mount, *options.tmpfs)),
         volumes_from=tuple(options.volumes_from),
         read_only=options.read_only,
@@ -407,10 +409,6 @@ def _refuse_what_is_not_there(options: CreateOptions) -> None:
         raise HostUnsupported("--gpus is not there yet", hint="give the device nodes: --device /dev/nvidia0 …")
     if options.storage_opt:
         raise HostUnsupported("--storage-opt is not there yet: quotas arrive with the fuse driver")
-    if options.userns not in ("", "host"):
-        raise HostUnsupported(
-            f"--userns {options.userns} is not there yet", hint="root in the container is your own account outside"
-        )
     if options.cgroupns not in ("", "private"):
         raise HostUnsupported("only --cgroupns private is there")
 

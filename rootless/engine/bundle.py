@@ -3,7 +3,7 @@
 import os
 import stat
 
-from rootless.engine import host_image, seccomp, storage
+from rootless.engine import host_image, seccomp, storage, userns
 from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
@@ -55,10 +55,28 @@ def build(
     filtered = seccomp.section(engine, record, described["capabilities"]["bounding"])
     if filtered is not None:
         config["linux"]["seccomp"] = filtered
+    if own := record.get("userns"):
+        config["linux"]["uidMappings"], config["linux"]["gidMappings"] = _mappings(own["uids"]), _mappings(own["gids"])
+        config["annotations"] |= _account(record)
     if record["uts"] != "host":
         config["hostname"] = record["hostname"]
         config["domainname"] = record["domainname"]
     return config
+
+
+def _mappings(rows: list[list[int]]) -> list[Config]:
+    return [{"containerID": inside, "hostID": outside, "size": count} for inside, outside, count in rows]
+
+
+def _account(record: Record) -> Config:
+    """Who the user is in the container, where he keeps his number; his home is as here if it is mounted."""
+    own = record["userns"]
+    if own["mode"] != userns.KEEP_ID:
+        return {}
+    home = userns.home()
+    within = any(f"{home}/".startswith(f"{mount['destination']}/") for mount in record["mounts"])
+    words = (userns.user_name(), own["uid"], own["gid"], home if within else record["working_directory"])
+    return {runtime.ACCOUNT: ":".join(map(str, words))}
 
 
 def masked_paths(record: Record) -> list[str]:
@@ -87,7 +105,7 @@ def process(record: Record, window_size: tuple[int, int]) -> Config:
         environment = record["environment"]
     described: Config = {
         "terminal": record["terminal"],
-        "user": {"username": record["user"]},
+        "user": {"username": userns.user(record)},
         "args": [*record["entrypoint"], *record["command"]],
         "env": environment,
         "cwd": record["working_directory"],
@@ -142,14 +160,16 @@ def _names(given: list[str]) -> list[str]:
 
 
 def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]:
+    driver = userns.driver(record) or engine.storage_driver
+    words = userns.fuse_options(record) if driver == storage.FUSE else []
     if not record["image_id"]:
         if record["host_mounts"]:
             return host_image.mounts(record["host_mounts"], directory)
         # The kernel does not take it.
-        return [storage.root_mount(storage.FUSE, ["/"], directory, engine.whiteout_style)]
+        return [storage.root_mount(storage.FUSE, ["/"], directory, engine.whiteout_style, words)]
     lowers = [engine.layers.diff(chain_id) for chain_id in reversed(record["layers"])]
     empty = os.path.join(directory, "rootfs")  # an image without layers still needs a lower
-    return [storage.root_mount(engine.storage_driver, lowers or [empty], directory, engine.whiteout_style)]
+    return [storage.root_mount(driver, lowers or [empty], directory, engine.whiteout_style, words)]
 
 
 def _system_mounts(record: Record, host_network: bool) -> list[Config]:
@@ -191,7 +211,7 @@ def _network_sysctls(record: Record) -> dict[str, str]:
         return {}
     if any(mount["destination"] in _ABOVE_SYSCTLS for mount in record["mounts"]):
         return {}  # what is there is for the user to say
-    highest = max(first + count - 1 for first, count in namespaces.mapped_ids("gid"))
+    highest = max(first + count - 1 for first, count in userns.groups(record) or namespaces.mapped_ids("gid"))
     return {
         "net.ipv4.ip_unprivileged_port_start": "0",
         "net.ipv4.ping_group_range": f"0 {min(highest, _HIGHEST_GROUP)}",
@@ -271,12 +291,19 @@ def _usable_devices() -> list[str]:
 def _namespaces(engine: Engine, record: Record) -> list[Config]:
     """Which namespaces are made, which are joined. `host` leaves one out; `container:ID` has a path."""
     wanted: list[Config] = [{"type": "mount"}, {"type": "cgroup"}]
+    if record.get("userns"):
+        wanted.append({"type": "user"})
     modes = {"pid": record["pid"], "ipc": record["ipc"], "uts": record["uts"], "network": record["network"]}
     files = {"pid": "pid", "ipc": "ipc", "uts": "uts", "network": "net"}
     for kind, mode in modes.items():
         if mode == "host":
             continue
         if mode.startswith("container:"):
+            if record.get("userns") and kind in ("pid", "ipc"):
+                raise Conflict(
+                    f"--{kind} container: shares what belongs to another user namespace than --userns gives",
+                    hint="leave one of them out",
+                )
             pid = _running_pid(engine, mode.partition(":")[2])
             wanted.append({"type": kind, "path": f"/proc/{pid}/ns/{files[kind]}"})
         elif mode in ("", "none", "private", "shareable") or (kind == "network" and has_networks(mode)):

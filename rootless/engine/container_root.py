@@ -20,15 +20,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple, NoReturn
 
-from rootless.engine import bundle, storage
+from rootless.engine import bundle, storage, userns
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, RootlessError
 from rootless.linux import mounts, namespaces, processes
-from rootless.runtime import channel, rootfs
+from rootless.runtime import channel, nested, rootfs
 from rootless.runtime.union_server import UnionServer
 from rootless.spec.runtime import Config
 from rootless.store.containers import LIVE, Record
 
+_PATH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _ROOT = b"r"  # a message with the descriptor
 _NAME_FILES = {f"/etc/{name}" for name in ("hosts", "hostname", "resolv.conf")}
@@ -57,30 +58,42 @@ def opened_root(engine: Engine, container_id: str, *, mounted: bool = True) -> I
                 held.close()
         record = engine.containers.load(container_id)
         if state["status"] in LIVE:
-            fd = _of_running(state, mounted)
+            fd = _of_running(record, state, mounted)
         else:
             fd = _of_stopped(engine, record, mounted, held)
         held.callback(os.close, fd)
         yield Root(fd, state["status"] in LIVE)
 
 
-def _of_running(state: Record, mounted: bool) -> int:
+def _of_running(record: Record, state: Record, mounted: bool) -> int:
     pid, started = state["pid"], state["process_started"]
     try:
-        fd = os.open(f"/proc/{pid}/root", _DIRECTORY)
+        fd = os.open(f"/proc/{pid}/root", _PATH)
         namespace_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
         raise Conflict("the container has just ended") from None
     try:
         if processes.start_time(pid) != started:
             raise Conflict("the container has just ended")
+        if record.get("userns"):
+            _join(record, pid)
         if mounted:
-            return os.dup(fd)
+            return os.open(".", _DIRECTORY, dir_fd=fd)
         with _keeper(lambda: _bare(namespace_fd)) as bare_fd:
             return os.dup(bare_fd)
     finally:
         os.close(fd)
         os.close(namespace_fd)
+
+
+def _join(record: Record, pid: int) -> None:
+    """Have this process seen by the server of the root, which speaks with the container's user namespace alone."""
+    if record["userns"]["mode"] != userns.KEEP_ID:
+        raise Conflict(
+            f"container {record['name']} runs with ids that you do not have: its files cannot be reached from outside",
+            hint="stop it first, or use tar: rootless exec CONTAINER tar -c PATH",
+        )
+    nested.join(pid)
 
 
 def _bare(namespace_fd: int) -> int:

@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import attachment, bundle, host_image, network_options, seccomp, storage
+from rootless.engine import attachment, bundle, host_image, network_options, seccomp, storage, userns
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
@@ -77,8 +77,9 @@ def _create(
         )
     record = build_record(options, config, container_id, name, image)
     network_options.resolve(engine, record)
-    planned = plan_mounts(engine, options, config)
     held = ExitStack()
+    userns.settle(engine, options, record, held)
+    planned = plan_mounts(engine, options, config)
     staged = engine.containers.stage()
     try:
         if any(isinstance(mount, MountOption) and mount.type == "volume" for mount in planned):
@@ -86,7 +87,8 @@ def _create(
             held.enter_context(engine.layout.lock("volumes"))
         for mount in planned:
             record["mounts"].append(make_mount(engine, mount))
-        if image is None and engine.storage_driver == storage.OVERLAY:
+        userns.give_volumes(record)
+        if image is None and (userns.driver(record) or engine.storage_driver) == storage.OVERLAY:
             record["host_mounts"] = host_image.prepare(staged)
         else:
             for directory in ("upper", "work", "rootfs"):

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 
-from rootless.engine import bundle, host_image, network_options, seccomp, storage
+from rootless.engine import bundle, host_image, network_options, seccomp, storage, userns
 from rootless.engine.context import Engine
 from rootless.engine.create import build_record, check_options, find_image
 from rootless.engine.mount_plan import imagine_mount, plan_mounts
@@ -22,10 +22,14 @@ def imagine(engine: Engine, options: ContainerOptions) -> Config:
     container_id = random_id()
     record = build_record(options, config, container_id, options.name or container_id[:12], image)
     network_options.resolve(engine, record)
+    with ExitStack() as held:
+        userns.settle(engine, options, record, held)
     record["mounts"] = [imagine_mount(engine, mount) for mount in plan_mounts(engine, options, config)]
     with ExitStack() as held:
-        if image is None:
+        if image is None and not userns.driver(record):
             record["host_mounts"] = _host_mounts(engine, held)
+        elif image is None:
+            record["host_mounts"] = []
         made = bundle.build(engine, record, rung, (0, 0))
     if "seccomp" in made["linux"]:
         made["linux"]["seccomp"] = seccomp.without_program(made["linux"]["seccomp"])

@@ -7,7 +7,7 @@ import signal
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from rootless.engine import bundle, control_group, seccomp
+from rootless.engine import bundle, control_group, seccomp, userns
 from rootless.engine.attach import CHUNK, Detector, raw_mode, write_all
 from rootless.engine.context import Engine
 from rootless.engine.run import detach_bytes, own_window
@@ -78,7 +78,7 @@ def _process(record: Record, options: ExecOptions) -> Config:
         "args": list(options.command),
         "env": [*terminal, *base["env"], *options.environment],
         "cwd": options.working_directory or record["working_directory"],
-        "user": {"username": record["user"] if options.user is None else options.user},
+        "user": {"username": userns.user(record) if options.user is None else options.user},
         "capabilities": capabilities,
         "annotations": {GROUPS: ",".join(record["groups"])},
         "init": False,

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from rootless.engine import bundle, seccomp
+from rootless.engine import bundle, seccomp, userns
 from rootless.engine.attachment import network_state
 from rootless.engine.context import Engine
 from rootless.engine.network_inspect import endpoint_id
@@ -124,7 +124,7 @@ def _host_config(engine: Engine, record: Record) -> dict[str, Any]:
         "ReadonlyPaths": bundle.readonly_paths(record),
         "Tmpfs": {m["destination"]: ",".join(m["options"]) for m in record["mounts"] if m["type"] == "tmpfs"},
         "UTSMode": record["uts"],
-        "UsernsMode": "",
+        "UsernsMode": userns.mode(record),
         "ShmSize": record["shm_size"],
         "Sysctls": record["sysctls"],
         "Runtime": "rootless-oci",
@@ -165,7 +165,7 @@ def _security(record: Record) -> dict[str, Any]:
         "NoNewPrivileges": record["no_new_privileges"],
         "Seccomp": seccomp.profile_name(record),
         "MaskedPaths": bool(bundle.masked_paths(record)),
-        "UserNamespace": "the user's",
+        "UserNamespace": userns.mode(record) or "the user's",
         "SharedNamespaces": shared,
         "WritableRoot": not record["read_only"],
         "Privileged": record["privileged"],
@@ -211,7 +211,7 @@ def _config(record: Record) -> dict[str, Any]:
     document: dict[str, Any] = {
         "Hostname": record["hostname"],
         "Domainname": record["domainname"],
-        "User": record["user"],
+        "User": userns.user(record),
         "AttachStdin": record["stdin_once"] if not attached else "stdin" in attached,
         "AttachStdout": not attached or "stdout" in attached,
         "AttachStderr": not attached or "stderr" in attached,

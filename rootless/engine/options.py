@@ -38,6 +38,15 @@ class NetworkOption(NamedTuple):
     gateway_priority: int = 0
 
 
+class UserNamespace(NamedTuple):
+    """--userns, where it asks for ids of the container's own; None is what is usual."""
+
+    mode: str  # keep-id, nomap, auto
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+
+
 class HealthOption(NamedTuple):
     """--health-*; None means what the image says. Durations are nanoseconds."""
 
@@ -90,6 +99,7 @@ class ContainerOptions:
     pid: str = ""
     ipc: str = ""
     uts: str = ""
+    userns: UserNamespace | None = None
     mounts: tuple[MountOption, ...] = ()
     volumes_from: tuple[str, ...] = ()
     read_only: bool = False

@@ -14,6 +14,7 @@ from rootless.engine.context import Engine
 from rootless.errors import Conflict
 from rootless.linux.files import filesystem_magic, syncfs
 from rootless.linux.processes import start_time
+from rootless.runtime import nested
 from rootless.store.containers import LIVE
 
 _FUSE_MAGIC = 0x65735546  # FUSE_SUPER_MAGIC, <linux/magic.h>
@@ -39,8 +40,12 @@ def settle(engine: Engine, container_id: str) -> None:
     except OSError as error:
         raise Conflict(f"the root of container {container_id[:12]} cannot be read: {error.strerror}") from error
     try:
-        if fd >= 0 and filesystem_magic(fd) == _FUSE_MAGIC:
-            hand_over(fd)
+        if fd < 0 or filesystem_magic(fd) != _FUSE_MAGIC:
+            return
+        if engine.containers.load(container_id).get("userns"):
+            nested.within(state["pid"], lambda: _open_and_hand_over(fd))
+        else:
+            _open_and_hand_over(fd)
     except OSError as error:
         raise Conflict(f"the root of container {container_id[:12]} does not answer: {error.strerror}") from error
     finally:
@@ -49,12 +54,20 @@ def settle(engine: Engine, container_id: str) -> None:
 
 
 def _root_fd(pid: int, started: int) -> int:
-    """The container's root, as its first process has it; -1 if *pid* is another one by now."""
-    fd = os.open(f"/proc/{pid}/root", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """The container's root, as its first process has it, not yet looked into; -1 if *pid* is another one by now."""
+    fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     if start_time(pid) == started:
         return fd
     os.close(fd)
     return -1
+
+
+def _open_and_hand_over(path_fd: int) -> None:
+    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=path_fd)
+    try:
+        hand_over(fd)
+    finally:
+        os.close(fd)
 
 
 def hand_over(fd: int) -> None:

@@ -8,7 +8,7 @@ The upper directory of a container is the same with both.
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rootless.errors import HostUnsupported
@@ -93,11 +93,13 @@ def union_settings(config: Config, run_directory: str) -> dict[str, Any] | None:
     }
 
 
-def root_mount(driver: str, lowers: list[str], directory: str, style: WhiteoutStyle) -> Config:
+def root_mount(
+    driver: str, lowers: list[str], directory: str, style: WhiteoutStyle, more: Sequence[str] = ()
+) -> Config:
     """The root of a container: *lowers*, top first, below the upper directory in the container's own *directory*.
 
     *style* is how the layers of the store are marked. Where that is overlayfs's way, a container may make files that
-    are called as marks are elsewhere, and finds them again with either driver.
+    are called as marks are elsewhere, and finds them again with either driver. *more* are options of the driver.
     """
     words = ["userxattr"]
     if driver == FUSE:
@@ -105,4 +107,4 @@ def root_mount(driver: str, lowers: list[str], directory: str, style: WhiteoutSt
         words += ["marks=overlay"] if style is WhiteoutStyle.OVERLAY else []
     own = escape_overlay(directory)
     options = [f"lowerdir={':'.join(map(escape_overlay, lowers))}", f"upperdir={own}/upper", f"workdir={own}/work"]
-    return {"destination": "/", "type": driver, "source": driver, "options": [*options, *words]}
+    return {"destination": "/", "type": driver, "source": driver, "options": [*options, *words, *more]}

@@ -75,6 +75,21 @@ def become(user: User, process: Config, *, filtered: bool = False) -> None:
         processes.prctl(processes.PR_SET_NO_NEW_PRIVS, 1)
 
 
+def become_root() -> None:
+    """Be root of a user namespace that was entered with all capabilities; where root does not exist, stay who we are.
+
+    It clears PR_SET_PDEATHSIG and PR_SET_DUMPABLE unless we are root already, prctl(2).
+    """
+    for call, own in ((os.setresgid, os.getresgid()), (os.setresuid, os.getresuid())):
+        if any(own):
+            try:
+                call(0, 0, 0)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+    processes.prctl(processes.PR_SET_DUMPABLE, 0)
+
+
 def stay(process: Config) -> None:
     """For who has become the process, and executes nothing: be without what execve(2) would take, and gain nothing."""
     sets = _sets(process)

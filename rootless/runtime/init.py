@@ -14,10 +14,11 @@ import signal
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError
 from rootless.linux import mounts, namespaces, processes, terminals
 from rootless.linux.inroot import make_directories, open_in_root, read_regular
-from rootless.runtime import channel, credentials, isolation, rootfs, seccomp
+from rootless.runtime import account, channel, credentials, extras, isolation, process_attributes, rootfs, seccomp
+from rootless.runtime.extras import Extras
 from rootless.runtime.seccomp import Filter
 from rootless.runtime.users import User, resolve
-from rootless.spec.runtime import GROUPS, Config
+from rootless.spec.runtime import ACCOUNT, GROUPS, Config
 
 _PASSWD_LIMIT = 10 << 20
 _EVERY_SIGNAL = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -33,6 +34,7 @@ def run(
     to_parent: channel.Socket,
     gate_fd: int | None,
     filtered: Filter | None,
+    extra: Extras = extras.NONE,
 ) -> None:
     """Become the container's process. *stdio* are its descriptors; None where it gets a terminal. Never returns.
 
@@ -40,7 +42,7 @@ def run(
     later time: the parent may be gone then, and does not take the container with it.
     """
     try:
-        _run(config, bundle, stdio, to_parent, gate_fd, filtered)
+        _run(config, bundle, stdio, to_parent, gate_fd, filtered, extra)
     except BaseException as error:
         try:
             channel.send_error(to_parent, error)
@@ -57,44 +59,64 @@ def _run(
     to_parent: channel.Socket,
     gate_fd: int | None,
     filtered: Filter | None,
+    extra: Extras,
 ) -> None:
     process = config["process"]
-    single = is_single()
+    single = only_ids()
     isolation.no_more_imports()
     if process.get("init"):
         processes.set_command_line("init")  # it stays, and its command line has paths of the host
+    extras.enter_time_namespace(config)
+    labels = process_attributes.open_labels(process)
     processes.prctl(processes.PR_SET_DUMPABLE, 0)
     die_with_parent = gate_fd is None
     processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
     os.setsid()
     os.umask(0o022)  # of what is made in the container; the program gets its own
-    namespaces.new_session_keyring()
+    if extra.keyring:
+        namespaces.new_session_keyring()
     _set_up_namespaces(config, to_parent)
     root_fd = rootfs.mount_root(config, bundle, lambda fd: channel.send(to_parent, channel.UNION, b"", (fd,)))
-    rootfs.perform(rootfs.plan(config), root_fd, bundle)
+    operations = rootfs.plan(config)
+    if is_nested(config):
+        operations = rootfs.hold_sources(operations, bundle)
+        credentials.become_root()
+        processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
+    rootfs.perform(operations, root_fd, bundle)
     rootfs.write_sysctls(config.get("linux", {}).get("sysctl") or {}, root_fd)
     if stdio is None:
         stdio = open_terminal(process, root_fd, to_parent)
         rootfs.bind_console(stdio[0], root_fd)
     rootfs.perform(rootfs.plan_masks(config), root_fd, bundle)
+    account.add((config.get("annotations") or {}).get(ACCOUNT), root_fd)
     user = find_user(process, config.get("annotations") or {}, root_fd)
     if single:
-        user = squash(user, to_parent)
+        user = squash(user, single, to_parent)
     _make_working_directory(process.get("cwd") or "/", root_fd)
     if config["root"].get("readonly"):
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
     credentials.set_oom_score(process)
     credentials.set_limits(process)
+    if "hooks" in config:
+        extras.run_create_hooks(config, extra, to_parent)
     rootfs.enter(root_fd)
+    extras.set_root_propagation(config)
 
     channel.send(to_parent, channel.READY)
     if gate_fd is not None:
         to_parent.close()
         to_parent = channel.accept(channel.adopt(gate_fd))
-    kind, _, _ = channel.receive(to_parent)
-    if kind != channel.GO:
+    if channel.receive(to_parent)[0] != channel.GO:
         os._exit(125)
-    execute(process, user, stdio, to_parent, filtered, die_with_parent=die_with_parent)
+    try:
+        if "hooks" in config:
+            extras.run_start_hooks(config, extra)
+        process_attributes.apply(process, config["linux"].get("personality"))
+        process_attributes.set_labels(labels)
+    except (RootlessError, OSError) as error:  # said to who let us go: *to_parent* of the caller may be closed
+        channel.send_error(to_parent, error)
+        os._exit(125)
+    execute(process, user, stdio, to_parent, filtered, extra.preserved, die_with_parent=die_with_parent)
 
 
 def _set_up_namespaces(config: Config, to_parent: channel.Socket) -> None:
@@ -116,18 +138,16 @@ def clone_flags(config: Config) -> int:
     """The namespaces to make with the process: those of the configuration that have no path."""
     flags = 0
     for namespace in config["linux"]["namespaces"]:
-        if not namespace.get("path"):
+        if not namespace.get("path") and namespace["type"] != "time":  # which clone(2) does not make
             flags |= namespaces.NAMESPACES[namespace["type"]][0]
     return flags
 
 
 def joined_namespaces(config: Config) -> list[tuple[str, int]]:
-    """(path, flag) of the namespaces that exist already and are to be joined, in the order of the configuration."""
-    return [
-        (namespace["path"], namespaces.NAMESPACES[namespace["type"]][0])
-        for namespace in config["linux"]["namespaces"]
-        if namespace.get("path")
-    ]
+    """(path, flag) of the namespaces that exist already and are to be joined; the one that gives the right to first."""
+    found = [n for n in config["linux"]["namespaces"] if n.get("path")]
+    found.sort(key=lambda n: bool(n["type"] != "user"))
+    return [(n["path"], namespaces.NAMESPACES[n["type"]][0]) for n in found]
 
 
 def find_user(process: Config, annotations: Config, root_fd: int) -> User:
@@ -142,17 +162,25 @@ def find_user(process: Config, annotations: Config, root_fd: int) -> User:
     return resolve(text, passwd, read_file(root_fd, "/etc/group"), extra)
 
 
-def is_single() -> bool:
-    """Whether only one user id exists here. Asked while the host's /proc is at hand."""
-    return sum(count for _, count in namespaces.mapped_ids("uid")) == 1
+def is_nested(config: Config) -> bool:
+    """Whether the container has a user namespace other than ours, whose root is another than the user."""
+    return any(n["type"] == "user" for n in config["linux"]["namespaces"])
 
 
-def squash(user: User, to_parent: channel.Socket) -> User:
-    """What *user* can be where there is one id only: root, with a word about it if it should be another."""
-    if user.uid or user.gid:
-        text = f"user {user.uid}:{user.gid} does not exist here, where only your own id is mapped: it runs as root"
+def only_ids() -> tuple[int, int] | None:
+    """The user and group that exist here, if only one user does. Asked while the host's /proc is at hand."""
+    uids = namespaces.mapped_ids("uid")
+    return (uids[0][0], namespaces.mapped_ids("gid")[0][0]) if sum(count for _, count in uids) == 1 else None
+
+
+def squash(user: User, only: tuple[int, int], to_parent: channel.Socket) -> User:
+    """What *user* can be where there are the ids *only*: these, with a word about it if it should be another."""
+    uid, gid = only
+    if (user.uid, user.gid) != only:
+        name = "root" if uid == 0 else f"{uid}:{gid}"
+        text = f"user {user.uid}:{user.gid} does not exist here, where only your own id is mapped: it runs as {name}"
         channel.send(to_parent, channel.WARNING, text)
-    return User(0, 0, [0], user.home, user.name)
+    return User(uid, gid, [gid], user.home, user.name)
 
 
 def read_file(root_fd: int, path: str) -> bytes:
@@ -181,55 +209,63 @@ def execute(
     stdio: Stdio,
     to_parent: channel.Socket,
     filtered: Filter | None,
+    preserved: tuple[int, ...] = (),
     *,
     die_with_parent: bool,
 ) -> None:
-    """Take on *user* and *stdio*, and execute the program. Never returns; RootlessError while nothing is closed yet."""
-    arguments, environment = process["args"], build_environment(process.get("env") or (), user)
-    if not arguments:
+    """Take on *user*, *stdio* and *preserved* after it, and execute the program.
+
+    Never returns: what fails is sent up *to_parent*.
+    """
+    # Nothing behind the preserved survives execve(2) but the channel, up to its success: its end tells the parent.
+    channel_fd = 3 + len(preserved)
+    answer_fd = fcntl.fcntl(to_parent.detach(), fcntl.F_DUPFD_CLOEXEC, channel_fd)
+    try:
+        environment = build_environment(process.get("env") or (), user)
+        _take_on(process, user, (*stdio, *preserved), filtered)
+        # Changing ids has cleared the signal, prctl(2).
+        processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
+        _change_directory(process.get("cwd") or "/")
+        if answer_fd != channel_fd:
+            os.dup2(answer_fd, channel_fd, inheritable=False)
+        answer_fd = channel_fd
+        processes.close_from(channel_fd + 1)
+        if process.get("init"):
+            _stay_as_init(channel_fd, process, filtered)
+        _default_signals()
+        candidates = _candidates(process["args"][0], environment)
+        if filtered is not None:
+            _hand_on(seccomp.install(filtered), channel_fd)
+        _exec(process["args"], candidates, environment)
+    except BaseException as error:
+        channel.send_error(channel.adopt(answer_fd), error)
+        os._exit(getattr(error, "exit_status", None) or 125)
+
+
+def _take_on(process: Config, user: User, fds: tuple[int, ...], filtered: Filter | None) -> None:
+    """Have *fds* as descriptors from 0 on, and become *user*."""
+    if not process["args"]:
         raise InvalidInput("no command specified")
-    for fd in set(stdio):
+    for fd in set(fds[:3]):
         try:
             os.fchown(fd, user.uid, -1)  # so that a user other than root can open /dev/stdout
         except OSError:
             pass  # /dev/null, or an id that is not mapped: found out below
     if process.get("terminal"):
-        terminals.make_controlling(stdio[0])
-    for number, fd in enumerate(_out_of_the_way(stdio)):
+        terminals.make_controlling(fds[0])
+    # First above all numbers that are to be set, so that to set one does not close another.
+    for number, fd in enumerate([fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds) + 1) for fd in fds]):
         os.dup2(fd, number, inheritable=True)
     os.umask((process.get("user") or {}).get("umask", 0o022))
     credentials.become(user, process, filtered=filtered is not None)
-    # Changing ids has cleared the signal, prctl(2).
-    processes.prctl(processes.PR_SET_PDEATHSIG, 9 if die_with_parent else 0)
-    _change_directory(process.get("cwd") or "/")
-    # Nothing but 0, 1 and 2 survives execve(2): the channel is close-on-exec, and its end tells the parent of success.
-    if to_parent.fileno() != 3:
-        os.dup2(to_parent.fileno(), 3, inheritable=False)
-    processes.close_from(4)
-    if process.get("init"):
-        _stay_as_init(3, process, filtered)
-    _default_signals()
-    try:
-        candidates = _candidates(arguments[0], environment)
-        if filtered is not None:
-            _hand_on(seccomp.install(filtered))
-        _exec(arguments, candidates, environment)
-    except RootlessError as error:
-        channel.send_error(channel.adopt(3), error)
-        os._exit(error.exit_status or 125)
 
 
-def _hand_on(listener_fd: int) -> None:
+def _hand_on(listener_fd: int, channel_fd: int) -> None:
     """Send the parent the filter's listener, if there is one. It is close-on-exec."""
     if listener_fd:
-        to_parent = channel.adopt(3)
+        to_parent = channel.adopt(channel_fd)
         channel.send(to_parent, channel.LISTENER, b"", (listener_fd,))
         to_parent.detach()
-
-
-def _out_of_the_way(stdio: Stdio) -> list[int]:
-    """Duplicates above 2, so that setting one of 0, 1, 2 does not close another."""
-    return [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 4) for fd in stdio]
 
 
 def _default_signals() -> None:

@@ -9,7 +9,7 @@ import os
 
 from rootless.errors import Conflict
 from rootless.linux import namespaces, processes
-from rootless.runtime import channel, credentials, init, isolation, seccomp
+from rootless.runtime import channel, credentials, init, isolation, nested, seccomp
 from rootless.runtime.channel import Socket
 from rootless.runtime.seccomp import Filter
 from rootless.spec.runtime import Config
@@ -38,7 +38,6 @@ def join(
     process is a sibling of the caller's fork, that is a child of the caller.
     """
     try:
-        single = init.is_single()
         filtered = seccomp.prepare(section)
         isolation.no_more_imports()
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
@@ -46,9 +45,14 @@ def join(
         joined = _open_namespaces(pid)
         if processes.start_time(pid) != started:
             raise Conflict("the container is not running")
+        single = init.only_ids()
+        if any(flag == namespaces.CLONE_NEWUSER for _, flag in joined):
+            nested.give_pipes(stdio or (), nested.root_of(pid))
         for fd, flag in joined:
             namespaces.setns(fd, flag)
             os.close(fd)
+            if flag == namespaces.CLONE_NEWUSER:
+                single = init.only_ids()
         child = namespaces.clone(_CLONE_PARENT)
         if child == 0:
             _enter(process, filtered, stdio, to_parent, die_with_parent, single)
@@ -73,15 +77,16 @@ def _enter(
     stdio: tuple[int, int, int] | None,
     to_parent: Socket,
     die_with_parent: bool,
-    single: bool,
+    single: tuple[int, int] | None,
 ) -> None:
     try:
         os.setsid()
+        credentials.become_root()  # of the user namespace that we have joined
         namespaces.new_session_keyring()
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = init.find_user(process, process.get("annotations") or {}, root_fd)
         if single:
-            user = init.squash(user, to_parent)
+            user = init.squash(user, single, to_parent)
         if stdio is None:
             stdio = init.open_terminal(process, root_fd, to_parent)
         credentials.set_limits(process)

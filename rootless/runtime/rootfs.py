@@ -26,6 +26,7 @@ class Mount(NamedTuple):
     fstype: str
     source: str
     options: MountOptions
+    source_fd: int = -1  # of a bind whose source is open already: see hold_sources()
 
 
 class Device(NamedTuple):
@@ -105,6 +106,28 @@ def _mount_operation(m: Config) -> Mount:
     return Mount(m["destination"], fstype, m.get("source") or fstype, options)
 
 
+def hold_sources(operations: list[Operation], bundle: str) -> list[Operation]:
+    """The same, with the sources of binds open: for who will be another user when it performs them."""
+    return [_held(o, bundle) if isinstance(o, Mount) and _is_bind(o) else o for o in operations]
+
+
+def _held(operation: Mount, bundle: str) -> Mount:
+    try:
+        return operation._replace(source_fd=_open_source(operation, bundle))
+    except OSError as error:
+        raise RootlessError(f"{_describe(operation)}: {error.strerror}") from error
+
+
+def _is_bind(operation: Mount) -> bool:
+    return operation.fstype == "bind" or (
+        operation.fstype != "cgroup" and bool(operation.options.flags & mounts.MS_BIND)
+    )
+
+
+def _open_source(operation: Mount, bundle: str) -> int:
+    return os.open(os.path.join(bundle, operation.source), os.O_PATH | os.O_CLOEXEC)
+
+
 def mount_root(config: Config, bundle: str, serve: Callable[[int], None]) -> int:
     """Mount what the configuration has for "/" at the bundle's root directory; returns an fd of the root.
 
@@ -147,7 +170,8 @@ def _mount_fuse(target: str, flags: int) -> int:
             f"/dev/fuse: {error.strerror}", hint="have root run: modprobe fuse && chmod 0666 /dev/fuse"
         ) from error
     try:
-        words = f"fd={fd},rootmode=40000,user_id=0,group_id=0,default_permissions,allow_other"
+        uid, gid = (min(first for first, _ in namespaces.mapped_ids(kind)) for kind in ("uid", "gid"))
+        words = f"fd={fd},rootmode=40000,user_id={uid},group_id={gid},default_permissions,allow_other"
         mounts.mount("rootless", target, "fuse", flags, words)
     except BaseException as error:
         os.close(fd)
@@ -235,10 +259,9 @@ def _describe(operation: Operation) -> str:
 
 
 def _mount(operation: Mount, root_fd: int, bundle: str) -> None:
-    options = operation.options
     if operation.fstype == "cgroup":
         _mount_cgroup(operation, root_fd)
-    elif options.flags & mounts.MS_BIND or operation.fstype == "bind":
+    elif _is_bind(operation):
         _bind(operation, root_fd, bundle)
     else:
         target_fd = _directory(root_fd, operation.destination)
@@ -263,7 +286,7 @@ def _mount_filesystem(operation: Mount, target_fd: int) -> None:
 
 def _bind(operation: Mount, root_fd: int, bundle: str) -> None:
     options = operation.options
-    source_fd = os.open(os.path.join(bundle, operation.source), os.O_PATH | os.O_CLOEXEC)
+    source_fd = operation.source_fd if operation.source_fd >= 0 else _open_source(operation, bundle)
     try:
         is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         target_fd = (

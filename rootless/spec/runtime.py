@@ -14,6 +14,8 @@ VERSION = "1.2.0"
 
 # Extra groups by name or number, comma-separated: resolved where the user is.
 GROUPS = "org.rootless.groups"
+# The user for whom passwd and group files get a line if they have none: "name:uid:gid:home".
+ACCOUNT = "org.rootless.account"
 
 # moby: oci/caps/defaults.go
 DEFAULT_CAPABILITIES = (
