@@ -36,16 +36,17 @@ def create(
     gate_fd: int | None = None,
     plug: Callable[[int], None] = os.close,
     serve: Callable[[int], None] = os.close,
+    run_hooks: Callable[[int], None] | None = None,
 ) -> Created:
     """Make the container of *bundle*; *stdio* are its descriptors, None for a terminal. A child of the caller.
 
     *plug* takes its network namespace, if it has one to itself, while the child goes on with its mounts; *serve* the
-    descriptor of its root, if that is not the kernel's (union_server.py). Raises what went wrong in it; nothing is left
-    then.
+    descriptor of its root, if that is not the kernel's (union_server.py); *run_hooks* has the hooks of this side run.
+    Raises what went wrong in it; nothing is left then.
     """
     try:
         launcher.launch(bundle, stdio, gate_fd)
-        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn, plug, serve)
+        forked = forking.await_child(launcher.pid, launcher.channel, channel.READY, warn, plug, serve, run_hooks)
         return Created(forked.pid, launcher.channel, forked.terminal_fd)
     except BaseException:
         launcher.channel.close()

@@ -25,17 +25,22 @@ def await_child(
     warn: Callable[[str], None],
     plug: Callable[[int], None] = os.close,
     serve: Callable[[int], None] = os.close,
+    run_hooks: Callable[[int], None] | None = None,
 ) -> Forked:
     """Take messages until kind *until* has come (b"": the end of the channel), and reap *helper*.
 
     READY may overtake FORKED, since they come from two processes: both are waited for. *plug* is given the descriptor
-    of a network namespace that the child has to itself, *serve* that of a mount which waits for its server. Raises what
-    ERROR says, after ending the processes that there are.
+    of a network namespace that the child has to itself, *serve* that of a mount which waits for its server; *run_hooks*
+    the pid of a child that waits for its hooks. Raises what ERROR says, after ending the processes that there are.
     """
     forked = Forked()
-    seen = False
+    seen = hooks_wait = False
     try:
         while not (seen and forked.pid):
+            if hooks_wait and forked.pid and run_hooks:
+                hooks_wait = False
+                run_hooks(forked.pid)
+                channel.send(ours, channel.GO)
             kind, text, fds = channel.receive(ours)
             if kind == channel.FORKED:
                 forked.pid = int(text)
@@ -47,6 +52,8 @@ def await_child(
                 plug(fds[0])
             elif kind == channel.UNION:
                 serve(fds[0])
+            elif kind == channel.HOOKS:
+                hooks_wait = True
             elif kind == channel.WARNING:
                 warn(text.decode("utf-8", "replace"))
             elif kind == channel.ERROR:
