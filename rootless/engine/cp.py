@@ -27,7 +27,7 @@ from rootless.engine.cp_paths import STREAM, Place, absolute, check_places, mean
 from rootless.errors import InvalidInput, NotFound, RootlessError
 from rootless.linux.files import write_all
 from rootless.linux.inroot import MAX_SYMLINKS, open_in_root
-from rootless.store.expand import Expanded
+from rootless.store.expand import uncompressed
 from rootless.store.extract import Extracted, Owner, extract
 from rootless.store.layer_stream import LayerStream
 from rootless.store.pack import TreeWriter
@@ -181,7 +181,7 @@ def _from_archive(root_fd: int, path: str, top_fd: int, shown: str, progress: Pr
     def follow(below: bytes) -> int:
         return open_in_root(root_fd, os.fsencode(path) + b"/" + below, _OPEN_DIRECTORY)
 
-    with FileIO(0, closefd=False) as file, LayerStream(Expanded(file)) as stream:
+    with FileIO(0, closefd=False) as file, LayerStream(file, read=uncompressed) as stream:
 
         def chunks() -> Iterator[bytes]:
             for chunk in stream:

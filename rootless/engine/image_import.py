@@ -18,7 +18,7 @@ from rootless.engine.layer_new import adopt
 from rootless.errors import CorruptData
 from rootless.runtime.jsonlog import now
 from rootless.spec.platform import host_platform, parse_platform
-from rootless.store.expand import Expanded
+from rootless.store.expand import uncompressed
 from rootless.store.images import Image
 from rootless.store.layer_stream import LayerStream
 from rootless.store.recorded import move_recorded, write_recorded
@@ -90,7 +90,7 @@ def _unpacked(engine: Engine, source_fd: int) -> str:
 
 def _unpack(engine: Engine, source_fd: int, staged: str, diff_fd: int) -> None:
     style = engine.whiteout_style
-    with FileIO(os.dup(source_fd)) as file, LayerStream(Expanded(file)) as stream:
+    with FileIO(os.dup(source_fd)) as file, LayerStream(file, read=uncompressed) as stream:
         done = unpack_layer(stream, diff_fd, whiteouts=style, ids=Ids.present())
     if not done.entries:
         raise CorruptData("the archive is empty")

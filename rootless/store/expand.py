@@ -1,73 +1,82 @@
 """Archives as people have them: compressed by bzip2 or xz, too, which layers never are. Bounded in what it holds."""
 
-import bz2
-import lzma
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Protocol, cast
 
 from rootless.errors import CorruptData
-from rootless.store.layer_stream import Readable
+from rootless.store.layer_stream import CHUNK, Between, Readable, decompressed
 
-_PIECE = 1 << 20
-_MAX_DICTIONARY = 128 << 20  # bytes of memory that an xz stream may ask for
+_BZIP2 = b"BZh"
+_XZ = b"\xfd7zXZ\0"
+_MAX_MEMORY = 256 << 20  # bytes that an xz stream may ask for
 
 
 class _Decompressor(Protocol):
     """What bz2's and lzma's decompressors have in common."""
 
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
-_FORMATS: dict[bytes, Callable[[], Any]] = {
-    b"BZh": bz2.BZ2Decompressor,
-    b"\xfd7zXZ": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_DICTIONARY),
-}
+def uncompressed(source: Readable) -> Iterator[bytes]:
+    """The chunks of *source*, which may be compressed with gzip, zstd, xz or bzip2.
+
+    Raises CorruptData for a stream that is bad or cut, and what reading *source* raises.
+    """
+    head = b""
+    while len(head) < len(_XZ) and (more := source.read(CHUNK)):
+        head += more
+    whole = cast(Readable, Between(head, source))
+    if head.startswith(_XZ):
+        return _streams(whole, _new_xz)
+    if head.startswith(_BZIP2):
+        return _streams(whole, _new_bzip2)
+    return decompressed(whole)
 
 
-class Expanded:
-    """A file that is expanded if it is bzip2 or xz; a LayerStream of it knows the rest."""
+def _new_xz() -> _Decompressor:
+    import lzma  # few archives are
 
-    def __init__(self, file: Readable) -> None:
-        self._file = file
-        self._head = b""
-        while len(self._head) < 6 and (more := file.read(_PIECE)):
-            self._head += more
-        self._new = next((new for magic, new in _FORMATS.items() if self._head.startswith(magic)), None)
-        self._decompressor: _Decompressor | None = self._new() if self._new else None
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_MEMORY)
 
-    def read(self, size: int, /) -> bytes:
-        """At most *size* bytes, none at the end. Raises CorruptData."""
-        if self._decompressor is None:
-            data, self._head = self._head[:size], self._head[size:]
-            return data or self._file.read(size) or b""
-        try:
-            return self._expand(size)
-        except (OSError, EOFError, lzma.LZMAError) as error:
+
+def _new_bzip2() -> _Decompressor:
+    import bz2  # likewise
+
+    return bz2.BZ2Decompressor()
+
+
+def _streams(source: Readable, new: Callable[[], _Decompressor]) -> Iterator[bytes]:
+    """What comes out of streams that follow each other, with zeros between them."""
+    decompressor, data = new(), source.read(CHUNK) or b""
+    while True:
+        if decompressor.eof:
+            data = (decompressor.unused_data or source.read(CHUNK) or b"").lstrip(b"\0")
+            if not data:
+                return
+            decompressor = new()
+        if chunk := _decompress(decompressor, data):
+            yield chunk
+        data = b""
+        if decompressor.needs_input and not decompressor.eof:
+            data = source.read(CHUNK) or b""
+            if not data:
+                raise CorruptData("a bad compressed stream: it is cut short")
+
+
+def _decompress(decompressor: _Decompressor, data: bytes) -> bytes:
+    try:
+        return decompressor.decompress(data, CHUNK)
+    except Exception as error:
+        # LZMAError is in a module that is loaded for such archives alone; bz2 raises OSError.
+        if isinstance(error, (OSError, EOFError, ValueError)) or type(error).__name__ == "LZMAError":
             raise CorruptData(f"a bad compressed stream: {error}") from error
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """The same into *buffer*; how many."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _expand(self, size: int) -> bytes:
-        while self._decompressor:
-            if self._decompressor.eof:
-                rest = (self._decompressor.unused_data or self._file.read(_PIECE) or b"").lstrip(b"\0")
-                if not rest:
-                    return b""
-                self._head, self._decompressor = rest, self._new() if self._new else None
-                continue
-            given, self._head = self._head, b""
-            if not given and self._decompressor.needs_input:
-                given = self._file.read(_PIECE) or b""
-                if not given:
-                    raise EOFError("it is cut short")
-            if data := self._decompressor.decompress(given, size):
-                return data
-        return b""
+        raise

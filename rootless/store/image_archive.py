@@ -8,23 +8,20 @@ holes. Each file is hashed as it is written, and a blob that is not what its nam
 Older archives of Docker have symbolic links from one layer.tar to another; one such step is followed.
 """
 
-import bz2
 import hashlib
-import lzma
 import os
 import posixpath
-from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol, cast, final
+from typing import NamedTuple, final
 
 from rootless.errors import CorruptData
 from rootless.linux.files import write_all
 from rootless.spec.digest import Digest, parse_digest
-from rootless.store.layer_stream import CHUNK, Between, Readable, decompressed
+from rootless.store.expand import uncompressed
+from rootless.store.layer_stream import Readable
 from rootless.store.tar import Kind, Member, TarLimits, TarReader
 
 MAX_MEMBERS = 100_000
 MAX_SIZE = 1 << 40  # bytes of all members together
-_MAX_MEMORY = 256 << 20  # bytes that an xz stream may ask for
 _BLOBS = "blobs/"
 
 
@@ -34,19 +31,6 @@ class Staged(NamedTuple):
     path: str
     size: int
     digest: Digest
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, /, max_length: int = -1) -> bytes: ...
 
 
 @final
@@ -116,42 +100,6 @@ def blob_name(digest: Digest) -> str:
     """Where an image layout has the blob (image-spec, image-layout.md)."""
     algorithm, _, encoded = digest.partition(":")
     return f"{_BLOBS}{algorithm}/{encoded}"
-
-
-def uncompressed(source: Readable) -> Iterator[bytes]:
-    """The chunks of *source*, which may be compressed with gzip, zstd, xz or bzip2. Raises CorruptData."""
-    head = b""
-    while len(head) < 6 and (more := source.read(CHUNK)):
-        head += more
-    whole = cast(Readable, Between(head, source))
-    if head.startswith(b"\xfd7zXZ\0"):
-        return _stream(whole, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, _MAX_MEMORY))
-    if head.startswith(b"BZh"):
-        return _stream(whole, bz2.BZ2Decompressor)
-    return decompressed(whole)
-
-
-def _stream(source: Readable, make: Callable[[], _Decompressor]) -> Iterator[bytes]:
-    """What comes out of streams that follow each other, and padding between them."""
-    decompressor, data = make(), source.read(CHUNK) or b""
-    try:
-        while True:
-            if decompressor.eof:
-                data = (decompressor.unused_data or source.read(CHUNK) or b"").lstrip(b"\0")
-                if not data:
-                    return
-                decompressor = make()
-            if chunk := decompressor.decompress(data, CHUNK):
-                yield chunk
-            data = b""
-            if decompressor.needs_input and not decompressor.eof:
-                data = source.read(CHUNK) or b""
-                if not data:
-                    raise CorruptData("a compressed stream that is cut short")
-    except (lzma.LZMAError, OSError, EOFError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
-        raise CorruptData(f"a bad compressed stream: {error}") from error
 
 
 def _parse_name(name: bytes) -> str:

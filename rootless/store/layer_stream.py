@@ -15,7 +15,7 @@ import hashlib
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from gzip import BadGzipFile
 from io import FileIO, RawIOBase
 from types import TracebackType
@@ -59,10 +59,20 @@ class LayerStream:
     the blob cannot be read. Leaving it stops the thread.
     """
 
-    def __init__(self, source: int | Readable, *, limit: int = MAX_SIZE) -> None:
-        """*source* is an fd, of which a duplicate is used, or a file that stays open until this is left."""
+    def __init__(
+        self,
+        source: int | Readable,
+        *,
+        limit: int = MAX_SIZE,
+        read: Callable[[Readable], Iterator[bytes]] | None = None,
+    ) -> None:
+        """*source* is an fd, of which a duplicate is used, or a file that stays open until this is left.
+
+        *read* makes chunks of it; without, `decompressed` does.
+        """
         self.size = 0  # bytes that have come out
         self._limit = limit
+        self._read = read or decompressed
         self._hash = hashlib.sha256()
         self._own = FileIO(os.dup(source)) if isinstance(source, int) else None
         self._source: Readable = self._own or source  # type: ignore[assignment]
@@ -104,7 +114,7 @@ class LayerStream:
     def _work(self) -> None:
         """The thread. What goes wrong is raised where the chunks are waited for."""
         try:
-            for chunk in decompressed(self._source):
+            for chunk in self._read(self._source):
                 self.size += len(chunk)
                 if self.size > self._limit:
                     raise CorruptData(f"a layer of more than {self._limit} bytes")
