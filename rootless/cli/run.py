@@ -6,7 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from rootless.cli import streams
-from rootless.cli.command import Options, at_least, command, flag, number, parse_int, text, texts, value, values
+from rootless.cli.command import at_least, command, flag, number, parse_int, text, texts, value, values
+from rootless.cli.limit_options import ContainerLimitOptions, limits_of
 from rootless.cli.mount_values import Mount, parse_device, parse_mount, parse_tmpfs, parse_volume
 from rootless.cli.network_values import merge_networks, parse_ipv4, parse_ipv6, parse_link, parse_mac, parse_network
 from rootless.cli.opening import engine_of
@@ -40,11 +41,6 @@ from rootless.spec.signals import parse_signal
 if TYPE_CHECKING:
     from rootless.cli.progress import Progress
 
-_LATER_LIMITS = (
-    *("memory", "cpus", "pids_limit", "memory_swap", "memory_reservation", "cpu_shares", "cpu_quota", "cpu_period"),
-    *("cpuset_cpus", "cgroup_parent"),
-)
-
 _ULIMITS = (
     *("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio"),
     *("rttime", "sigpending", "stack"),
@@ -69,7 +65,7 @@ def parse_ulimit(text: str) -> tuple[str, int, int]:
     return name, soft, hard
 
 
-class CreateOptions(Options):
+class CreateOptions(ContainerLimitOptions):
     """What run and create have in common; the groups are those of Docker's reference."""
 
     # the process
@@ -165,19 +161,8 @@ class CreateOptions(Options):
         "--link", parse=parse_link, metavar="list", help="Add link to another container"
     )
 
-    # limits
-    memory: str = text("-m", "--memory", help="Memory limit", metavar="bytes")
-    memory_swap: str = text("--memory-swap", help="Memory and swap limit", metavar="bytes")
-    memory_reservation: str = text("--memory-reservation", help="Memory soft limit", metavar="bytes")
-    cpus: str = text("--cpus", help="Number of CPUs", metavar="decimal")
-    cpu_shares: int = number("-c", "--cpu-shares", help="CPU shares (relative weight)")
-    cpu_quota: int = number("--cpu-quota", help="Limit CPU CFS (Completely Fair Scheduler) quota")
-    cpu_period: int = number("--cpu-period", help="Limit CPU CFS (Completely Fair Scheduler) period")
-    cpuset_cpus: str = text("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
-    pids_limit: int = number("--pids-limit", help="Tune container pids limit (set -1 for unlimited)")
-    cgroup_parent: str = text("--cgroup-parent", help="Optional parent cgroup for the container")
+    # limits; the rest of them in limit_options.py
     ulimit: list[tuple[str, int, int]] = values("--ulimit", parse=parse_ulimit, help="Ulimit options")
-    oom_score_adj: int = number("--oom-score-adj", help="Tune host's OOM preferences (-1000 to 1000)")
 
     # isolation
     privileged: bool = flag("--privileged", help="Give all capabilities and devices that the user has to give")
@@ -192,7 +177,6 @@ class CreateOptions(Options):
     ipc: str = text("--ipc", help="IPC mode to use")
     uts: str = text("--uts", help="UTS namespace to use")
     userns: str = text("--userns", help='Ids of the container: "host", "keep-id[:uid=,gid=]", "nomap", "auto[:size=]"')
-    cgroupns: str = text("--cgroupns", help="Cgroup namespace to use (host|private)")
     sysctl: list[tuple[str, str]] = values("--sysctl", parse=parse_key_value, help="Sysctl options")
 
     # logs and health
@@ -374,6 +358,9 @@ def container_options(options: CreateOptions, *, detach: bool) -> ContainerOptio
         **security,
         sysctls=tuple(options.sysctl),
         ulimits=tuple(options.ulimit),
+        limits=limits_of(options),
+        cgroup_parent=options.cgroup_parent,
+        cgroupns=options.cgroupns,
         oom_score=options.oom_score_adj if options.changed("oom_score_adj") else None,
         log_driver=options.log_driver or "json-file",
         log_options=tuple(options.log_opt),
@@ -399,18 +386,10 @@ def _progress(quiet: bool) -> "Progress":
 
 def _refuse_what_is_not_there(options: CreateOptions) -> None:
     """Nothing that is asked for is dropped silently."""
-    for name in _LATER_LIMITS:
-        if options.changed(name):
-            raise HostUnsupported(
-                f"--{name.replace('_', '-')} is not there yet: limits arrive with control groups",
-                hint="run without it, or limit the whole command: systemd-run --user --scope -p MemoryMax=… rootless …",
-            )
     if options.gpus:
         raise HostUnsupported("--gpus is not there yet", hint="give the device nodes: --device /dev/nvidia0 …")
     if options.storage_opt:
         raise HostUnsupported("--storage-opt is not there yet: quotas arrive with the fuse driver")
-    if options.cgroupns not in ("", "private"):
-        raise HostUnsupported("only --cgroupns private is there")
 
 
 def _mount(mount: Mount) -> MountOption:

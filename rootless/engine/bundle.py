@@ -3,7 +3,7 @@
 import os
 import stat
 
-from rootless.engine import host_image, seccomp, storage, userns
+from rootless.engine import control_group, host_image, seccomp, storage, userns
 from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
@@ -58,6 +58,8 @@ def build(
     if own := record.get("userns"):
         config["linux"]["uidMappings"], config["linux"]["gidMappings"] = _mappings(own["uids"]), _mappings(own["gids"])
         config["annotations"] |= _account(record)
+    if limited := control_group.resources(record):
+        config["linux"]["resources"] = limited
     if record["uts"] != "host":
         config["hostname"] = record["hostname"]
         config["domainname"] = record["domainname"]
@@ -187,7 +189,10 @@ def _system_mounts(record: Record, host_network: bool) -> list[Config]:
         mounts.append(_bind("/sys", "/sys", ["rro", "nosuid", "noexec", "nodev"]))
     else:
         mounts.append(_with(runtime.SYS_MOUNT, writable))
-    mounts.append(_with(runtime.CGROUP_MOUNT, writable))
+    if record.get("cgroupns") == "host":
+        mounts.append(_bind("/sys/fs/cgroup", "/sys/fs/cgroup", ["rro", "nosuid", "noexec", "nodev"]))
+    else:
+        mounts.append(_with(runtime.CGROUP_MOUNT, writable))
     return mounts
 
 
@@ -290,7 +295,9 @@ def _usable_devices() -> list[str]:
 
 def _namespaces(engine: Engine, record: Record) -> list[Config]:
     """Which namespaces are made, which are joined. `host` leaves one out; `container:ID` has a path."""
-    wanted: list[Config] = [{"type": "mount"}, {"type": "cgroup"}]
+    wanted: list[Config] = [{"type": "mount"}]
+    if record.get("cgroupns") != "host":
+        wanted.append({"type": "cgroup"})
     if record.get("userns"):
         wanted.append({"type": "user"})
     modes = {"pid": record["pid"], "ipc": record["ipc"], "uts": record["uts"], "network": record["network"]}

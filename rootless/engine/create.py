@@ -3,7 +3,7 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import attachment, bundle, host_image, network_options, seccomp, storage, userns
+from rootless.engine import attachment, bundle, control_group, host_image, network_options, seccomp, storage, userns
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
@@ -76,6 +76,7 @@ def _create(
             f"container ID file found, make sure the other container isn't running or delete {options.cidfile}"
         )
     record = build_record(options, config, container_id, name, image)
+    control_group.check(record)
     network_options.resolve(engine, record)
     held = ExitStack()
     userns.settle(engine, options, record, held)
@@ -144,6 +145,7 @@ def check_options(options: ContainerOptions) -> None:
     sets = bundle.capability_sets(list(options.cap_add), list(options.cap_drop), privileged=options.privileged)
     seccomp.check(options.seccomp, sets["bounding"])
     network_options.check(options)
+    control_group.check_options(options)
 
 
 def _check(options: ContainerOptions) -> None:
@@ -275,6 +277,9 @@ def build_record(
         "seccomp": options.seccomp,
         "sysctls": dict(options.sysctls),
         "ulimits": [list(limit) for limit in options.ulimits],
+        "limits": {} if options.limits is None else options.limits.to_record(),
+        "cgroup_parent": options.cgroup_parent,
+        "cgroupns": options.cgroupns,
         "oom_score": options.oom_score,
         "log": {"driver": "json-file" if options.log_driver == "local" else options.log_driver,
                 "options": dict(options.log_options)},

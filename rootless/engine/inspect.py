@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from rootless.engine import bundle, seccomp, userns
+from rootless.engine import bundle, control_group, seccomp, userns
 from rootless.engine.attachment import network_state
 from rootless.engine.context import Engine
 from rootless.engine.network_inspect import endpoint_id
@@ -106,7 +106,8 @@ def _host_config(engine: Engine, record: Record) -> dict[str, Any]:
         "VolumesFrom": None,
         "CapAdd": record["cap_add"] or None,
         "CapDrop": record["cap_drop"] or None,
-        "CgroupnsMode": "private",
+        "CgroupnsMode": record.get("cgroupns") or "private",
+        **control_group.host_config(record),
         "Dns": record["dns"],
         "DnsOptions": record["dns_options"],
         "DnsSearch": record["dns_search"],

@@ -1,8 +1,11 @@
 """What a container is asked to be: the options of run and create, whoever parsed them."""
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rootless.network.ports import Port
+
+if TYPE_CHECKING:
+    from rootless.engine.limits import Limits
 
 
 class MountOption(NamedTuple):
@@ -113,6 +116,9 @@ class ContainerOptions:
     seccomp: str = ""  # "builtin", "unconfined", or a profile's text; "" for what is usual
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name without RLIMIT_, soft, hard
+    limits: "Limits | None" = None
+    cgroup_parent: str = ""  # a path in the tree of control groups, or NAME.slice of the user's systemd
+    cgroupns: str = ""  # host; "" and private are one's own
     oom_score: int | None = None
     log_driver: str = "json-file"
     log_options: tuple[tuple[str, str], ...] = ()

@@ -27,7 +27,10 @@ _REMOVE_SECONDS = 1.0
 
 
 class MonitorCgroup:
-    """See the module. *settings* are control_group.py's; where they have no limits, one is made only if that works."""
+    """See the module. *settings* are control_group.py's; where they have no limits, one is made only if that works.
+
+    `update` puts the rows that hold from then on among the monitor's settings, as limit_rows.
+    """
 
     def __init__(self, settings: "dict[str, Any]", monitor: "Monitor") -> None:
         self._monitor = monitor
@@ -56,7 +59,7 @@ class MonitorCgroup:
     def limit(self) -> None:
         """The container is ready to run: from now on its limits hold. Raises HostUnsupported."""
         if self.path:
-            apply(self.path, self._settings["rows"])
+            apply(self.path, self._monitor.settings.get("limit_rows") or self._settings["rows"])
             self._watch_memory()
 
     def _watch_memory(self) -> None:
@@ -77,6 +80,7 @@ class MonitorCgroup:
         if kills > self._oom_kills:
             self._oom_kills = kills
             self._monitor.record(oom_killed=True)
+            self._monitor.journal.tell("oom")
 
     def freeze(self, frozen: bool, done: Callable[[], None]) -> None:
         """Have all processes stop, or go on; *done* is called when they do."""
