@@ -216,10 +216,11 @@ def _network_sysctls(record: Record) -> dict[str, str]:
         return {}
     if any(mount["destination"] in _ABOVE_SYSCTLS for mount in record["mounts"]):
         return {}  # what is there is for the user to say
-    highest = max(first + count - 1 for first, count in userns.groups(record) or namespaces.mapped_ids("gid"))
+    groups = userns.groups(record) or namespaces.mapped_ids("gid")
+    highest = max(first + count - 1 for first, count in groups)
     return {
         "net.ipv4.ip_unprivileged_port_start": "0",
-        "net.ipv4.ping_group_range": f"0 {min(highest, _HIGHEST_GROUP)}",
+        "net.ipv4.ping_group_range": f"{min(groups)[0]} {min(highest, _HIGHEST_GROUP)}",
     }
 
 
