@@ -34,8 +34,6 @@ def refusals(service: Service) -> Iterator[tuple[str, str]]:
         yield "deploy.resources.reservations.devices", _REFUSED["gpus"]
     if service.isolation not in ("", "default"):
         yield "isolation", "it is for Windows"
-    if service.userns_mode not in ("", "host"):
-        yield "userns_mode", "root in a container is your own account outside"
     if service.cgroup not in ("", "private"):
         yield "cgroup", "only private is there"
     if service.pre_start:

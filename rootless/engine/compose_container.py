@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from rootless.compose.records import Device, Healthcheck, Mount, Port, Project, Service, ServiceNetwork
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.security_options import parse_security_options
+from rootless.engine.userns import parse_userns
 from rootless.errors import HostUnsupported, InvalidInput
 from rootless.network.ports import Port as Published
 from rootless.spec.signals import parse_signal
@@ -70,6 +71,7 @@ def container_options(
         "pid": shared(service.pid, names),
         "ipc": shared(service.ipc, names),
         "uts": service.uts,
+        "userns": parse_userns(service.userns_mode),
         "mounts": (*(mount_option(mount, names) for mount in service.volumes), *map(_tmpfs, service.tmpfs), *files),
         "volumes_from": tuple(_volumes_from(source, names) for source in service.volumes_from),
         "read_only": service.read_only,
