@@ -1,9 +1,12 @@
 """Talking to the monitor of a container that runs: stop, kill, pause, wait."""
 
+import json
 import os
 import time
 from contextlib import closing, suppress
+from typing import Any
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, NotFound, RootlessError
 from rootless.runtime import channel
@@ -52,6 +55,7 @@ def stop(engine: Engine, container_id: str, signum: int | None, timeout: float |
             channel.send(connection, channel.STOP, f"{signum} {timeout}")
             wait_for_end(connection)
     wait_for_monitor(engine, container_id)
+    events.of_container(engine, record, "stop")
 
 
 def kill(engine: Engine, container_id: str, signum: int) -> None:
@@ -64,6 +68,14 @@ def kill(engine: Engine, container_id: str, signum: int) -> None:
         _send(connection, channel.STOP, f"{signum} -1")
         if signum == _SIGKILL:
             wait_for_end(connection)
+
+
+def tell_monitor(engine: Engine, container_id: str, **changes: Any) -> None:
+    """Have the monitor of a container that runs know of what has changed: its name, its restart policy."""
+    connection = connect(engine, container_id)
+    if connection is not None:
+        with closing(connection), suppress(Conflict):
+            _ask(connection, channel.UPDATE, json.dumps(changes))
 
 
 def pass_signal(engine: Engine, container_id: str, signum: int) -> None:

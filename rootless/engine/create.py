@@ -3,7 +3,17 @@
 import os
 from contextlib import ExitStack, nullcontext
 
-from rootless.engine import attachment, bundle, control_group, host_image, network_options, seccomp, storage, userns
+from rootless.engine import (
+    attachment,
+    bundle,
+    control_group,
+    events,
+    host_image,
+    network_options,
+    seccomp,
+    storage,
+    userns,
+)
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
 from rootless.engine.log_options import log_limits
@@ -107,6 +117,7 @@ def _create(
         engine.layout.discard(staged)
         raise
     held.close()
+    events.of_container(engine, record, "create")
     return record
 
 

@@ -7,9 +7,10 @@ import signal
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from rootless.engine import bundle, control_group, seccomp, userns
+from rootless.engine import bundle, control_group, events, seccomp, userns
 from rootless.engine.attach import CHUNK, Detector, raw_mode, write_all
 from rootless.engine.context import Engine
+from rootless.engine.names import random_id
 from rootless.engine.run import detach_bytes, own_window
 from rootless.errors import Conflict, InvalidInput, RootlessError
 from rootless.linux import terminals
@@ -58,11 +59,19 @@ def exec_(engine: Engine, container_id: str, options: ExecOptions, prepared: Pre
         "cgroup": control_group.exec_settings(record, state),
         "detach": options.detach,
     }
+    exec_id, shown = random_id(), " ".join(options.command)
+    events.of_container(engine, record, f"exec_create: {shown}", execID=exec_id)
     with ExitStack() as stack:
         session = _begin(request, options, take(prepared, EXEC).channel, stack)
+        events.of_container(engine, record, f"exec_start: {shown}", execID=exec_id)
         if options.detach:
             return 0
-        return _Relay(session, options, keys, stack).run()
+        code, ended = _Relay(session, options, keys, stack).run()
+    if ended:
+        events.of_container(engine, record, "exec_die", execID=exec_id, exitCode=str(code))
+    else:
+        events.of_container(engine, record, "exec_detach", execID=exec_id)
+    return code
 
 
 def _process(record: Record, options: ExecOptions) -> Config:
@@ -158,8 +167,8 @@ class _Relay:
             self._watch(fd, select.POLLIN)
         self._watch_input()
 
-    def run(self) -> int:
-        """The program's exit code; 0 when the user detaches. Raises RootlessError where output could not be written."""
+    def run(self) -> tuple[int, bool]:
+        """The exit code; 0 and False when the user detaches. Raises RootlessError where output cannot be written."""
         code: int | None = None
         while code is None or self._outputs:
             # Once the program has ended, take what is left in its pipes; who inherited them does not keep us.
@@ -173,14 +182,14 @@ class _Relay:
                     code = self._ended()
                 elif fd == 0 and self._reads_input:
                     if not self._read_input():
-                        return 0
+                        return 0, False
                 elif event & ~select.POLLOUT and fd in self._outputs:
                     self._copy_output(fd)
                 else:
                     self._write_input()
         if self._failure:
             raise RootlessError(self._failure)
-        return code
+        return code, True
 
     def _watch(self, fd: int, events: int) -> None:
         """Have poll(2) tell of *events*; of none at all, not even of the other end's closing, where there are none."""

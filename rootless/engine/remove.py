@@ -3,6 +3,7 @@
 import os
 import time
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.control import connect
 from rootless.errors import Conflict, CorruptData, NotFound
@@ -65,8 +66,9 @@ def _remove_locked(engine: Engine, container_id: str, *, volumes: bool) -> None:
     try:
         record = engine.containers.load(container_id)
     except CorruptData:
-        record = {"mounts": []}
+        record = {"id": container_id, "name": "", "image": "", "labels": {}, "mounts": []}
     engine.containers.remove(container_id)
+    events.of_container(engine, record, "destroy")
     if volumes:
         remove_anonymous_volumes(engine, record)
     engine.layout.forget_lock(f"container.{container_id}")
@@ -84,6 +86,7 @@ def remove_anonymous_volumes(engine: Engine, record: Record) -> None:
                     engine.volumes.remove(name)
                 except NotFound:
                     continue
+                events.emit(engine, events.VOLUME, "destroy", name, {"driver": "local"})
 
 
 def volume_users(engine: Engine, name: str) -> list[str]:

@@ -2,7 +2,9 @@
 
 from contextlib import suppress
 
+from rootless.engine import events
 from rootless.engine.context import Engine
+from rootless.engine.control import tell_monitor
 from rootless.engine.networks import running
 from rootless.errors import InvalidInput, NotFound
 from rootless.network.slirp import Gone
@@ -24,6 +26,8 @@ def rename(engine: Engine, container_id: str, name: str) -> None:
         engine.containers.take_name(name, container_id)
         engine.containers.save({**record, "name": name})
         engine.containers.free_name(old, container_id)
+        events.of_container(engine, {**record, "name": name}, "rename", oldName=f"/{old}")
+        tell_monitor(engine, container_id, name=name)
         if record["networks"] and engine.containers.state_locked(container_id)["status"] in LIVE:
             _tell_networks(engine, container_id, name)
 

@@ -6,7 +6,7 @@ from contextlib import closing
 from functools import partial
 
 from rootless.engine import attach as attaching
-from rootless.engine import attachment, network_options
+from rootless.engine import attachment, events, network_options
 from rootless.engine.attach import Attachment, parse_detach_keys
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
@@ -42,6 +42,8 @@ def run(
         attachment.repair(engine)
     with closing(take(prepared, MONITOR, afresh=options.init)) as monitor:
         record = create(engine, options)
+        if not options.detach:
+            events.of_container(engine, record, "attach")
         try:
             connection = start(
                 engine,
@@ -87,6 +89,7 @@ def follow(
         stays_unread=owns,
     ).run()
     if end.detached:
+        events.of_container(engine, record, "detach")
         if record["terminal"]:
             attaching.write_all(1, b"\r\n")
         return DETACHED
@@ -125,6 +128,7 @@ def attach(engine: Engine, container_id: str, *, detach_keys: str, proxy_signals
             channel.send(connection, channel.ATTACH, "0" if takes_input else "1")
         except OSError:
             raise Conflict("cannot attach to a stopped container, start it first") from None
+        events.of_container(engine, record, "attach")
         return follow(engine, record, connection, keys, proxy_signals=proxy_signals, owns=False)
 
 
@@ -145,6 +149,7 @@ def start_attached(
         return attach(engine, container_id, detach_keys=detach_keys, proxy_signals=proxy_signals, with_input=with_input)
     with closing(take(prepared, MONITOR, afresh=record["init"])) as monitor:
         size = own_window() if record["terminal"] else (0, 0)
+        events.of_container(engine, record, "attach")
         connection = start(engine, record, monitor, attach=True, window_size=size)
         record = {**record, "open_stdin": record["open_stdin"] and with_input}
         return follow(engine, record, connection, keys, proxy_signals=proxy_signals)

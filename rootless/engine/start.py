@@ -5,7 +5,7 @@ import os
 import time
 from contextlib import nullcontext
 
-from rootless.engine import attachment, auto_remove, bundle, control_group, seccomp, storage
+from rootless.engine import attachment, auto_remove, bundle, control_group, events, seccomp, storage
 from rootless.engine.attachment import Attached
 from rootless.engine.context import Engine
 from rootless.engine.control import wait_for_end, wait_for_monitor
@@ -51,6 +51,8 @@ def start(
         with attached.connection if attached else nullcontext():
             config = _write_bundle(engine, record, rung, window_size)
             union = storage.union_settings(config, engine.containers.run_directory(container_id))
+            events.connected(engine, record, attached.endpoints if attached else ())
+            events.mounted(engine, record)
             _launch(engine, record, state, monitor.channel, attached, union, attach=attach)
         try:
             _wait_until_it_runs(monitor.channel)
@@ -132,6 +134,7 @@ def _settings(engine: Engine, record: Record, state: Record, attached: Attached 
         "stop_timeout": record["stop_timeout"],
         "health": _health_settings(engine, record),
         "network": attachment.settings(engine) if attached else None,
+        "events": events.monitor_settings(engine, record),
         "cgroup": control_group.settings(record),
         "at_end": auto_remove.arguments(engine, record["id"]) if record["auto_remove"] else None,
     }

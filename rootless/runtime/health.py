@@ -181,6 +181,7 @@ class HealthCheck:
         if self._is_try and code:
             self._schedule_first()
             return
+        before = self._verdict.status
         self._verdict.add(code, self._elapsed())
         result = {
             "Start": timestamp(self._began_at),
@@ -190,6 +191,8 @@ class HealthCheck:
         }
         self._results = [*self._results, result][-_MAX_RESULTS:]
         self._record()
+        if self._verdict.status != before:
+            self._monitor.journal.tell(f"health_status: {self._verdict.status}")
         self._schedule()
 
     def _record(self) -> None:

@@ -26,6 +26,7 @@ from rootless.runtime import channel, container, freezer
 from rootless.runtime.attachment import Attachment, Lost
 from rootless.runtime.channel import Socket
 from rootless.runtime.clients import Client
+from rootless.runtime.events import Journal
 from rootless.runtime.health import HealthCheck
 from rootless.runtime.jsonlog import JsonLog, now
 from rootless.runtime.launcher import Launcher
@@ -82,6 +83,7 @@ class Monitor:
         self.state: dict[str, Any] = settings["state"]
         self.health = HealthCheck(settings["health"], self) if settings.get("health") else None
         self.attachment = None if attachment_fd is None else Attachment(settings["network"], attachment_fd, self)
+        self.journal = Journal(settings["id"], settings.get("events"))
         self.union = UnionServer(settings["union"]) if settings.get("union") else None
         self.cgroup = MonitorCgroup(settings["cgroup"], self) if settings.get("cgroup") else None
 
@@ -188,6 +190,7 @@ class Monitor:
         self.record(
             status="running", pid=created.pid, process_started=created.started, started_at=now(), error="", exit_code=0
         )
+        self.journal.tell("start")
         if self.health:
             self.health.begin()
         self.broadcast(channel.BEGAN)
@@ -237,6 +240,7 @@ class Monitor:
             return
         code = error.exit_status or 128
         self.record(status="exited" if self.state["started_at"] else "created", exit_code=code, error=str(error))
+        self.journal.died(code, 0)
         hint = error.hint
         self.broadcast(channel.ERROR, f"{type(error).__name__}\0{error}\0{hint}")
         self._finish()
@@ -287,14 +291,17 @@ class Monitor:
         if self.cgroup:
             self.cgroup.remove()
         self._unlink("init")
+        lived = int(time.monotonic() - self.began_at)
         if self._should_restart(code):
             if time.monotonic() - self.began_at >= _LONG_RUN:
                 self.delay = _FIRST_DELAY
             self.record(status="restarting", pid=0, exit_code=code, finished_at=now())
+            self.journal.died(code, lived)
             self.timers.set("restart", self.delay, self._restart)
             self.delay = min(self.delay * 2, _MAX_DELAY)
             return
         self.record(status="exited", pid=0, exit_code=code, finished_at=now())
+        self.journal.died(code, lived)
         self._finish()
 
     def _should_restart(self, code: int) -> bool:
@@ -319,6 +326,8 @@ class Monitor:
         self.over = True
         if self.attachment:
             self.attachment.close()
+            self.journal.disconnected(self.state["network"]["endpoints"])
+        self.journal.unmounted()
         self.broadcast(channel.EXITED, str(self.state["exit_code"]))
         for client in self.clients:
             if client.waits_for_done:
@@ -511,7 +520,9 @@ class Monitor:
         elif kind in (channel.PAUSE, channel.UNPAUSE):
             self._pause(client, kind == channel.PAUSE)
         elif kind == channel.UPDATE:
-            self.settings.update(json.loads(data))
+            changes = json.loads(data)
+            self.settings.update(changes)
+            self.journal.rename(changes.get("name", ""))
             self.send(client, channel.DONE)
 
     def broadcast(self, kind: bytes, data: str | bytes = b"", *, attached_only: bool = False) -> None:
@@ -635,6 +646,7 @@ class Monitor:
                 os.kill(self.created.pid, signum)  # our own child, not yet reaped: the number is still its
             except ProcessLookupError:
                 pass
+            self.journal.tell("kill", signal=signum)
             if signum == signal.SIGKILL and self.cgroup:
                 self.cgroup.kill()
             if signum == signal.SIGKILL and self.union:
@@ -681,6 +693,7 @@ class Monitor:
         if self.running:
             self.paused = pause
             self.record(status="paused" if pause else "running")
+            self.journal.tell("pause" if pause else "unpause")
         self.send(client, channel.DONE)
 
     def _thaw(self) -> None:

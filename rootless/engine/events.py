@@ -1,0 +1,70 @@
+"""Events: telling what a verb has done. Reading them is `event_stream.py`.
+
+    emit(engine, "volume", "create", name, {"driver": "local"})     any object
+    of_container(engine, record, "create")                         one with a record, whose attributes are added
+    of_image(engine, "tag", image_id, "busybox:latest")            one that is in the store
+
+Names, attributes and order are Docker's. What happens while a container runs is told by its monitor
+(runtime/events.py): start, die, oom, kill, pause, unpause, health_status, network disconnect, volume unmount.
+
+Telling costs a write to a file in memory, and never fails: see store/events.py.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from rootless.engine.context import Engine
+from rootless.store import events
+from rootless.store.containers import Record
+from rootless.store.networks import BRIDGE, Network
+
+CONTAINER, IMAGE, VOLUME, NETWORK, BUILDER = "container", "image", "volume", "network", "builder"
+
+
+def emit(engine: Engine, kind: str, action: str, identifier: str, attributes: Mapping[str, str] | None = None) -> None:
+    """Tell that *action* has happened to the object."""
+    events.append(engine.layout, kind, action, identifier, attributes or {})
+
+
+def attributes_of(record: Record) -> dict[str, str]:
+    """What every event of a container says of it: its labels, its image and its name."""
+    return {**record["labels"], "image": record["image"], "name": record["name"]}
+
+
+def of_container(engine: Engine, record: Record, action: str, **more: str) -> None:
+    """Tell of a container."""
+    emit(engine, CONTAINER, action, record["id"], {**attributes_of(record), **more})
+
+
+def of_network(engine: Engine, network: Network, action: str, **more: str) -> None:
+    """Tell of a network; of its "connect" and "disconnect" with container=ID."""
+    emit(engine, NETWORK, action, network.id, {"name": network.name, "type": network.driver, **more})
+
+
+def connected(engine: Engine, record: Record, endpoints: Iterable[Record]) -> None:
+    """Tell that a container has these networks (ENDPOINT as slirp answers it)."""
+    for endpoint in endpoints:
+        attributes = {"container": record["id"], "name": endpoint["name"], "type": BRIDGE}
+        emit(engine, NETWORK, "connect", endpoint["network"], attributes)
+
+
+def mounted(engine: Engine, record: Record) -> None:
+    """Tell that a container has its volumes."""
+    for mount in record["mounts"]:
+        if mount["type"] == "volume":
+            attributes = {
+                "container": record["id"],
+                "destination": mount["destination"],
+                "driver": "local",
+                "propagation": "",
+                "read/write": str(not mount["read_only"]).lower(),
+            }
+            emit(engine, VOLUME, "mount", mount["name"], attributes)
+
+
+def monitor_settings(engine: Engine, record: Record) -> Record:
+    """What the monitor of the container needs for its own events (runtime/events.py)."""
+    return {
+        "path": events.journal_path(engine.layout),
+        "attributes": attributes_of(record),
+        "volumes": [mount["name"] for mount in record["mounts"] if mount["type"] == "volume"],
+    }
