@@ -2,180 +2,311 @@
 
 The same runtime that `rootless run` uses, without a monitor: whoever calls has the process as a child, or is its
 subreaper. Between create and start the process waits at a *gate*, a socket in the container's state directory. What of
-a configuration is not supported yet is refused before anything is made; nothing of it is passed over.
+a configuration cannot be had is refused before anything is made (spec/runtime_check.py).
 """
 
+import datetime
 import json
 import os
-from typing import Any
+import select
+from contextlib import suppress
+from typing import Any, NamedTuple
 
-from rootless.engine import seccomp
-from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound, RootlessError
-from rootless.linux import files, namespaces, processes
+from rootless.engine import oci_config
+from rootless.engine.oci_state import Record, States
+from rootless.errors import Conflict, HostUnsupported, InvalidInput, NotFound
+from rootless.linux import files, processes
 from rootless.linux.directories import runtime_directory
-from rootless.runtime import channel, container, user_namespace
+from rootless.runtime import channel, container, extras, hooks
 from rootless.runtime.launcher import Launcher
 from rootless.spec import runtime
 from rootless.spec.runtime import Config
-from rootless.spec.seccomp import parse as parse_seccomp
-from rootless.store.containers import check_name
-from rootless.store.layout import remove_path
 
-_LIMITS = ("memory", "cpu", "pids", "blockIO", "hugepageLimits", "network", "rdma", "unified")
+_END_SECONDS = 10
+
+
+class Request(NamedTuple):
+    """What create and run are asked for, beside the id."""
+
+    bundle: str = "."
+    config_file: str = "config.json"
+    console_socket: str = ""
+    pid_file: str = ""
+    preserved: tuple[int, ...] = ()
+    environment: tuple[str, ...] = ()  # of the program, beside its own
+    keyring: bool = True
+    foreground: bool = False  # a terminal without a socket is the caller's to serve
 
 
 class Oci:
     """The containers of one state directory (--root)."""
 
     def __init__(self, root: str = "") -> None:
-        self.root = root or os.path.join(runtime_directory(), "oci")
-        os.makedirs(self.root, 0o700, exist_ok=True)
+        self.states = States(root)
 
-    def _directory(self, container_id: str) -> str:
-        return os.path.join(self.root, check_name(container_id))
-
-    def create(self, container_id: str, bundle: str, *, console_socket: str = "", pid_file: str = "") -> int:
-        """Make the container of *bundle*; its pid. The program waits for start()."""
-        bundle = os.path.abspath(bundle)
-        config = load_config(bundle)
-        terminal = bool(config["process"].get("terminal"))
-        if terminal != bool(console_socket):
-            raise InvalidInput(
-                "process.terminal needs --console-socket" if terminal else "--console-socket needs process.terminal"
-            )
-        directory = self._directory(container_id)
+    def create(self, container_id: str, request: Request) -> container.Created:
+        """Make the container of the bundle. The program waits for start()."""
+        bundle = os.path.abspath(request.bundle)
+        config = oci_config.load(bundle, request.config_file)
+        _check_terminal(config, request)
+        config["process"]["env"] = [*(config["process"].get("env") or ()), *request.environment]
+        directory = self.states.make(container_id)
         try:
-            os.mkdir(directory, 0o700)
-        except FileExistsError:
-            raise Conflict(f"container with id {container_id} already exists") from None
-        try:
-            created = self._launch(directory, bundle, config, terminal)
-            _finish(created, console_socket, pid_file)
-            record = {
-                "id": container_id,
-                "bundle": bundle,
-                "pid": created.pid,
-                "process_started": created.started,
-                "annotations": config.get("annotations") or {},
-                "listener": _listener(config),
-            }
-            files.replace_file(os.path.join(directory, "state.json"), json.dumps(record).encode(), durable=False)
+            config = oci_config.translate_ids(config)
+            oci_config.enter_namespace()
+            return self._create(container_id, directory, bundle, config, request)
         except BaseException:
-            remove_path(directory)
+            self.states.remove(container_id)
             raise
-        return created.pid
 
-    def _launch(self, directory: str, bundle: str, config: Config, terminal: bool) -> container.Created:
-        _enter_namespace()
-        section = config["linux"].get("seccomp")
-        filtered = None if section is None else seccomp.filter_of(runtime_directory(), section)
-        directory_fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _create(
+        self, container_id: str, directory: str, bundle: str, config: Config, request: Request
+    ) -> container.Created:
+        files.replace_file(os.path.join(directory, "config.json"), json.dumps(config).encode(), durable=False)
+        record = _new_record(container_id, directory, bundle, config)
+        cgroup = ""
+        try:
+            created, cgroup = self._launch(record, config, request)
+            record = record._replace(pid=created.pid, started=created.started, cgroup=cgroup)
+            _finish(created, request)
+            record.save()
+            return created
+        except BaseException:
+            _run_hooks(config, "poststop", record, "stopped")
+            raise
+
+    def _launch(self, record: Record, config: Config, request: Request) -> tuple[container.Created, str]:
+        extra = extras.Extras(record.state("creating"), request.preserved, request.keyring)
+        directory_fd = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         gate = channel.listen(f"/proc/self/fd/{directory_fd}/gate")
         os.close(directory_fd)
+        cgroup = ""
         try:
-            return container.create(Launcher(filtered), bundle, None if terminal else (0, 1, 2), _warn, gate.fileno())
+            launcher = Launcher(_filter(config), config, extra)
+            cgroup = _make_cgroup(config, record.id, launcher.pid)
+            run_hooks = extras.parents_hooks(config, lambda pid: _document(record, "creating", pid))
+            stdio = None if config["process"].get("terminal") else (0, 1, 2)
+            created = container.create(
+                launcher, record.bundle, stdio, warn, gate.fileno(), run_hooks=run_hooks if "hooks" in config else None
+            )
+            _limit(cgroup, config)
+            return created, cgroup
+        except BaseException:
+            _end_cgroup(cgroup)
+            raise
         finally:
             gate.close()
 
     def start(self, container_id: str) -> None:
         """Let the program of a created container run. Raises what execve(2) says."""
-        if self.state(container_id)["status"] != "created":
-            raise Conflict(f"cannot start a container that is not created: {container_id}")
-        listener = self._record(container_id).get("listener")
-        agent = _connect(listener["path"]) if listener else None
-        directory_fd = os.open(self._directory(container_id), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        record = self.states.load(container_id)
+        if record.status != "created":
+            raise Conflict(f"cannot start a container that is not created: {container_id} is {record.status}")
+        agent = _connect(record.listener["path"]) if record.listener else None
+        directory_fd = os.open(record.directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         gate = channel.connect(f"/proc/self/fd/{directory_fd}/gate")
         os.unlink("gate", dir_fd=directory_fd)
         os.close(directory_fd)
         channel.send(gate, channel.GO)
-        while True:
-            kind, text, fds = channel.receive(gate)
+        while (message := channel.receive(gate))[0]:
+            kind, text, fds = message
             if kind == channel.ERROR:
                 channel.raise_error(text)
-            if not kind:
-                return
-            if kind == channel.LISTENER and listener and agent:
-                channel.send_state(agent, self._process_state(container_id, listener["metadata"]), fds[0])
+            if kind == channel.LISTENER and record.listener and agent:
+                channel.send_state(agent, _process_state(record, record.listener["metadata"]), fds[0])
                 agent.close()
                 os.close(fds[0])
+        _run_hooks(record.config(), "poststart", record, "running")
 
-    def _process_state(self, container_id: str, metadata: str) -> bytes:
-        """The document that goes with a listener (config-linux.md, "The Container Process State")."""
-        state = self.state(container_id)
-        described = {"ociVersion": runtime.VERSION, "fds": ["seccompFd"], "pid": state["pid"], "state": state}
-        return json.dumps({**described, "metadata": metadata} if metadata else described).encode()
+    def run(self, container_id: str, request: Request, *, detach: bool, keep: bool = False) -> int:
+        """create and start; unless *detach*, wait too: the exit code. The container is deleted then, unless *keep*."""
+        from rootless.engine import oci_foreground  # only where somebody waits
 
-    def run(self, container_id: str, bundle: str, *, console_socket: str = "", pid_file: str = "") -> int:
-        """create and start, and wait; the exit code. The container is deleted in the end."""
-        pid = self.create(container_id, bundle, console_socket=console_socket, pid_file=pid_file)
+        created = self.create(container_id, request)
         try:
             self.start(container_id)
-            _, status = os.waitpid(pid, 0)
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-        finally:
+            if detach:
+                return 0
+            code = oci_foreground.wait(created.pid, created.terminal_fd if request.foreground else None)
+        except BaseException:
             self.delete(container_id, force=True)
+            raise
+        if not keep:
+            self.delete(container_id, force=True)
+        return code
 
-    def state(self, container_id: str) -> dict[str, Any]:
-        """The state document of runtime.md."""
-        directory, record = self._directory(container_id), self._record(container_id)
-        alive = processes.start_time(record["pid"]) == record["process_started"]
-        waiting = os.path.exists(os.path.join(directory, "gate"))
-        status = "stopped" if not alive else "created" if waiting else "running"
-        return {
-            "ociVersion": runtime.VERSION,
-            "id": container_id,
-            "status": status,
-            "pid": record["pid"] if alive else 0,
-            "bundle": record["bundle"],
-            "annotations": record["annotations"],
-        }
-
-    def _record(self, container_id: str) -> dict[str, Any]:
-        try:
-            with open(os.path.join(self._directory(container_id), "state.json"), "rb") as file:
-                return dict(json.loads(file.read()))
-        except FileNotFoundError:
-            raise NotFound(f"container {container_id} does not exist") from None
-
-    def kill(self, container_id: str, signum: int) -> None:
-        """Send a signal to the container's process."""
-        state = self.state(container_id)
-        if state["status"] == "stopped":
+    def kill(self, container_id: str, signum: int, *, all_processes: bool = False) -> None:
+        """Send a signal to the container's first process, or to all its processes."""
+        record = self.states.load(container_id)
+        if record.status == "stopped" and not all_processes:
             raise Conflict(f"container {container_id} is not running")
-        self._signal(container_id, signum)
-
-    def _signal(self, container_id: str, signum: int) -> None:
-        _enter_namespace()
-        record = self._record(container_id)
-        fd = processes.open_process(record["pid"], record["process_started"])
+        oci_config.enter_namespace()
+        if all_processes:
+            for pid in self.processes(container_id):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signum)
+            return
+        fd = processes.open_process(record.pid, record.started)
         if fd is not None:
             processes.pidfd_send_signal(fd, signum)
             os.close(fd)
 
+    def processes(self, container_id: str) -> list[int]:
+        """The pids of the container's processes, as seen from here."""
+        from rootless.runtime import freezer  # only here
+
+        record = self.states.load(container_id)
+        if record.cgroup:
+            return sorted(_cgroup(record).pids())
+        if record.status == "stopped":
+            return []
+        oci_config.enter_namespace()
+        return sorted(freezer.members(record.pid))
+
+    def pause(self, container_id: str) -> None:
+        """Stop every process of the container."""
+        self._freeze(container_id, "running", frozen=True)
+
+    def resume(self, container_id: str) -> None:
+        """Let them go on."""
+        self._freeze(container_id, "paused", frozen=False)
+
+    def _freeze(self, container_id: str, wanted: str, *, frozen: bool) -> None:
+        from rootless.runtime import freezer  # only here
+
+        record = self.states.load(container_id)
+        if record.status != wanted:
+            raise Conflict(f"container {container_id} is not {wanted}: {record.status}")
+        if record.cgroup:
+            (_cgroup(record).freeze if frozen else _cgroup(record).thaw)()
+            return
+        oci_config.enter_namespace()
+        if frozen:
+            os.close(os.open(record.path("paused"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            freezer.freeze(record.pid)
+        else:
+            freezer.thaw(record.pid)
+            os.unlink(record.path("paused"))
+
     def delete(self, container_id: str, *, force: bool) -> None:
-        """Forget a container that has ended; *force* kills it first, and does not mind if there is none."""
+        """Forget a container that has ended, or never began; *force* kills it first, and does not mind none."""
         try:
-            status = self.state(container_id)["status"]
+            record = self.states.load(container_id)
         except NotFound:
             if force:
                 return
             raise
+        status = record.status
+        if status not in ("stopped", "created") and not force:
+            raise Conflict(f"cannot delete container {container_id} that is not stopped: {status}")
         if status != "stopped":
-            if not force:
-                raise Conflict(f"cannot delete container {container_id} that is not stopped: {status}")
-            self._signal(container_id, 9)
-        remove_path(self._directory(container_id))
+            _end(record)
+        _end_cgroup(record.cgroup)
+        config = record.config()
+        self.states.remove(container_id)
+        _run_hooks(config, "poststop", record, "stopped")
 
-    def list(self) -> list[dict[str, Any]]:
-        """The states of all containers."""
-        return [self.state(name) for name in sorted(os.listdir(self.root))]
+
+def _new_record(container_id: str, directory: str, bundle: str, config: Config) -> Record:
+    created = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return Record(
+        directory=directory,
+        id=container_id,
+        bundle=bundle,
+        pid=0,
+        started=0,
+        created=created,
+        rootfs=os.path.normpath(os.path.join(bundle, config["root"]["path"])),
+        annotations=config.get("annotations") or {},
+        listener=_listener(config),
+        cgroup="",
+    )
+
+
+def _end(record: Record) -> None:
+    """SIGKILL, and wait until it is gone; a parent that does not ask for its status leaves a zombie, which is gone."""
+    oci_config.enter_namespace()
+    fd = processes.open_process(record.pid, record.started)
+    if fd is None:
+        return
+    processes.pidfd_send_signal(fd, 9)
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll(_END_SECONDS * 1000)
+    os.close(fd)
+
+
+def _check_terminal(config: Config, request: Request) -> None:
+    terminal = bool(config["process"].get("terminal"))
+    if terminal and not request.console_socket and not request.foreground:
+        raise InvalidInput("process.terminal needs --console-socket")
+    if request.console_socket and not terminal:
+        raise InvalidInput("--console-socket needs process.terminal")
+
+
+def _filter(config: Config) -> Any:
+    section = config["linux"].get("seccomp")
+    if section is None:
+        return None
+    # Where there is one: it hashes, and may compile.
+    from rootless.engine import seccomp
+
+    return seccomp.filter_of(runtime_directory(), section)
+
+
+def _make_cgroup(config: Config, container_id: str, launcher: int) -> str:
+    if not oci_config.limits(config) and not config["linux"].get("cgroupsPath"):
+        return ""
+    from rootless.engine import oci_limits
+
+    return oci_limits.make(config, container_id, launcher)
+
+
+def _limit(cgroup: str, config: Config) -> None:
+    if cgroup:
+        from rootless.engine import oci_limits
+
+        oci_limits.apply(cgroup, config)
+
+
+def _end_cgroup(cgroup: str) -> None:
+    if cgroup:
+        from rootless.engine import oci_limits
+
+        oci_limits.end(cgroup)
+
+
+def _cgroup(record: Record) -> Any:
+    from rootless.runtime.cgroup import Cgroup
+
+    return Cgroup(record.cgroup)
+
+
+def _run_hooks(config: Config, kind: str, record: Record, status: str) -> None:
+    """Hooks that may fail: who began the container is warned."""
+    if (config.get("hooks") or {}).get(kind):
+        hooks.run(config["hooks"], kind, _document(record, status, 0 if status == "stopped" else record.pid), warn)
+
+
+def _document(record: Record, status: str, pid: int) -> bytes:
+    return json.dumps({**record.state(status), "pid": pid}).encode()
+
+
+def _process_state(record: Record, metadata: str) -> bytes:
+    """The document that goes with a listener (config-linux.md, "The Container Process State")."""
+    state = record.state()
+    described = {"ociVersion": runtime.VERSION, "fds": ["seccompFd"], "pid": state["pid"], "state": state}
+    return json.dumps({**described, "metadata": metadata} if metadata else described).encode()
 
 
 def _listener(config: Config) -> dict[str, str] | None:
     """Who is to have the filter's listener, for the state."""
     section = config["linux"].get("seccomp")
-    listener = None if section is None else parse_seccomp(section).listener
+    if section is None:
+        return None
+    from rootless.spec.seccomp import parse
+
+    listener = parse(section).listener
     return listener and listener._asdict()
 
 
@@ -187,64 +318,20 @@ def _connect(path: str) -> channel.Socket:
         raise HostUnsupported(f"linux.seccomp.listenerPath: {path}: {error.strerror}") from error
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
+    """A line on stderr."""
     os.write(2, f"rootless-oci: {text}\n".encode())
 
 
-def _enter_namespace() -> None:
-    """Be root of a user namespace: the one we are in, as below podman, or the user's."""
-    if os.geteuid() != 0:
-        user_namespace.enter(runtime_directory())
-
-
-def _finish(created: container.Created, console_socket: str, pid_file: str) -> None:
+def _finish(created: container.Created, request: Request) -> None:
     created.channel.close()
-    if created.terminal_fd is not None:
-        channel.send_terminal(console_socket, created.terminal_fd)
+    if created.terminal_fd is not None and request.console_socket:
+        channel.send_terminal(request.console_socket, created.terminal_fd)
         os.close(created.terminal_fd)
-    if pid_file:
-        files.replace_file(os.path.abspath(pid_file), str(created.pid).encode(), 0o644, durable=False)
+    write_pid(request.pid_file, created.pid)
 
 
-def load_config(bundle: str) -> Config:
-    """The bundle's config.json, as far as it is supported. Raises InvalidInput and HostUnsupported naming the path."""
-    path = os.path.join(bundle, "config.json")
-    try:
-        with open(path, "rb") as file:
-            config = json.loads(file.read())
-    except FileNotFoundError:
-        raise NotFound(f"JSON specification file {path} not found") from None
-    except ValueError as error:
-        raise InvalidInput(f"{path}: {error}") from error
-    for section, kind in (("root", dict), ("process", dict), ("linux", dict)):
-        if not isinstance(config.get(section), kind):
-            raise InvalidInput(f"{path}: {section} is missing")
-    if not isinstance(config["root"].get("path"), str):
-        raise InvalidInput(f"{path}: root.path is missing")
-    config["linux"].setdefault("namespaces", [])
-    _refuse(config)
-    return dict(config)
-
-
-def _refuse(config: Config) -> None:
-    linux = config["linux"]
-    unsupported = {
-        "hooks": any((config.get("hooks") or {}).values()),
-        "linux.intelRdt": linux.get("intelRdt"),
-        "linux.uidMappings": linux.get("uidMappings") or linux.get("gidMappings"),
-        "process.apparmorProfile": config["process"].get("apparmorProfile"),
-        "process.selinuxLabel": config["process"].get("selinuxLabel"),
-        **{f"linux.resources.{name}": (linux.get("resources") or {}).get(name) for name in _LIMITS},
-    }
-    for path, value in unsupported.items():
-        if value:
-            raise HostUnsupported(f"config.json: {path} is not supported yet")
-    if (section := linux.get("seccomp")) is not None:
-        parse_seccomp(section, "config.json: linux.seccomp")
-        if "compiled" in section:
-            raise InvalidInput("config.json: linux.seccomp.compiled: only rootless itself writes that")
-    for namespace in linux["namespaces"]:
-        if namespace.get("type") not in namespaces.NAMESPACES:
-            raise InvalidInput(f"config.json: linux.namespaces: unknown type {namespace.get('type')!r}")
-    if not any(namespace["type"] == "mount" for namespace in linux["namespaces"]):
-        raise RootlessError("config.json: linux.namespaces: a mount namespace is needed")
+def write_pid(path: str, pid: int) -> None:
+    """--pid-file."""
+    if path:
+        files.replace_file(os.path.abspath(path), str(pid).encode(), 0o644, durable=False)

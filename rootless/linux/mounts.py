@@ -105,13 +105,15 @@ def move_mount(tree_fd: int, target_fd: int) -> None:
     syscall(NR_MOVE_MOUNT, "move_mount", tree_fd, b"", target_fd, b"", flags)
 
 
-def mount_setattr(mount_fd: int, flags: int, *, recursive: bool = False, propagation: int = 0) -> None:
-    """mount_setattr(2): add the per-mount *flags*, and set the propagation (MS_PRIVATE ...), of an open mount."""
+def mount_setattr(
+    mount_fd: int, flags: int, *, recursive: bool = False, propagation: int = 0, cleared: int = 0
+) -> None:
+    """mount_setattr(2): add the per-mount *flags*, take *cleared* off, set the propagation, of an open mount."""
     add = sum(attribute for ms, attribute in _ATTRIBUTES.items() if flags & ms)
-    clear = 0
+    clear = sum(attribute for ms, attribute in _ATTRIBUTES.items() if cleared & ms) & ~add
     for ms, attribute in _ATIME.items():
         if flags & ms:
-            add, clear = add | attribute, _ATTR_ATIME
+            add, clear = add | attribute, clear | _ATTR_ATIME
     attributes = b"".join(v.to_bytes(8, "little") for v in (add, clear, propagation, 0))
     at = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     syscall(NR_MOUNT_SETATTR, "mount_setattr", mount_fd, b"", at, attributes, len(attributes))

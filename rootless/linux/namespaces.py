@@ -88,11 +88,16 @@ def write_id_maps(pid: int, uid_map: str, gid_map: str, *, deny_setgroups: bool 
     _write(f"/proc/{pid}/gid_map", gid_map)
 
 
-def mapped_ids(kind: str) -> list[tuple[int, int]]:
-    """(first, how many) of the ids ("uid" or "gid") that exist in the user namespace that we are in."""
+def id_map(kind: str) -> list[tuple[int, int, int]]:
+    """(inside, outside, how many) of the ids ("uid" or "gid") of our user namespace; outside is its parent."""
     with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
         rows = [line.split() for line in file]
-    return [(int(inside), int(count)) for inside, _, count in rows]
+    return [(int(inside), int(outside), int(count)) for inside, outside, count in rows]
+
+
+def mapped_ids(kind: str) -> list[tuple[int, int]]:
+    """(first, how many) of the ids ("uid" or "gid") that exist in the user namespace that we are in."""
+    return [(inside, count) for inside, _, count in id_map(kind)]
 
 
 def _write(path: str, value: str) -> None:

@@ -101,7 +101,10 @@ def _sets(process: Config) -> dict[str, int]:
     """The five sets as masks, of what this kernel knows."""
     known = (1 << capabilities.last() + 1) - 1
     given = process.get("capabilities") or {}
-    return {name: capabilities.mask(given.get(name) or []) & known for name in _SETS}
+    sets = {name: capabilities.mask(given.get(name) or []) & known for name in _SETS}
+    # What is not permitted and inheritable cannot be ambient; runc's own example has such, and is run without.
+    sets["ambient"] &= sets["permitted"] & sets["inheritable"]
+    return sets
 
 
 def _set_ids(user: User) -> None:

@@ -9,7 +9,7 @@ import os
 
 from rootless.errors import Conflict
 from rootless.linux import namespaces, processes
-from rootless.runtime import channel, credentials, init, isolation, nested, seccomp
+from rootless.runtime import channel, credentials, init, isolation, nested, process_attributes, seccomp
 from rootless.runtime.channel import Socket
 from rootless.runtime.seccomp import Filter
 from rootless.spec.runtime import Config
@@ -17,7 +17,7 @@ from rootless.spec.runtime import Config
 _CLONE_PARENT = 0x8000
 # The user namespace first, since it gives the right to join the others; the mount namespace last, since /proc of the
 # host is needed up to there.
-_ORDER = ("user", "cgroup", "ipc", "uts", "net", "pid", "mnt")
+_ORDER = ("user", "cgroup", "ipc", "uts", "net", "pid", "time", "mnt")
 
 
 def join(
@@ -27,12 +27,14 @@ def join(
     section: Config | None,
     stdio: tuple[int, int, int] | None,
     to_parent: Socket,
+    preserved: tuple[int, ...] = (),
+    personality: Config | None = None,
     *,
     die_with_parent: bool,
 ) -> None:
     """Run in a fork: enter the container whose init is *pid*, *started*, and become its *process*. Never returns.
 
-    *section* is linux.seccomp.
+    *section* is linux.seccomp, *personality* linux.personality.
 
     Tells *to_parent* FORKED with the pid, TERMINAL where *stdio* is None, and ERROR; the end of it means success. The
     process is a sibling of the caller's fork, that is a child of the caller.
@@ -40,6 +42,8 @@ def join(
     try:
         filtered = seccomp.prepare(section)
         isolation.no_more_imports()
+        process_attributes.apply_affinity(process, "initial")
+        labels = process_attributes.open_labels(process)
         processes.prctl(processes.PR_SET_DUMPABLE, 0)
         credentials.set_oom_score(process)
         joined = _open_namespaces(pid)
@@ -55,7 +59,9 @@ def join(
                 single = init.only_ids()
         child = namespaces.clone(_CLONE_PARENT)
         if child == 0:
-            _enter(process, filtered, stdio, to_parent, die_with_parent, single)
+            process_attributes.apply(process, personality)
+            process_attributes.set_labels(labels)
+            _enter(process, filtered, stdio, to_parent, preserved, die_with_parent, single)
         channel.send(to_parent, channel.FORKED, str(child))
         os._exit(0)
     except BaseException as error:
@@ -76,6 +82,7 @@ def _enter(
     filtered: Filter | None,
     stdio: tuple[int, int, int] | None,
     to_parent: Socket,
+    preserved: tuple[int, ...],
     die_with_parent: bool,
     single: tuple[int, int] | None,
 ) -> None:
@@ -90,7 +97,8 @@ def _enter(
         if stdio is None:
             stdio = init.open_terminal(process, root_fd, to_parent)
         credentials.set_limits(process)
-        init.execute(process, user, stdio, to_parent, filtered, die_with_parent=die_with_parent)
+        process_attributes.apply_affinity(process, "final")
+        init.execute(process, user, stdio, to_parent, filtered, preserved, die_with_parent=die_with_parent)
     except BaseException as error:
         channel.send_error(to_parent, error)
     finally:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from rootless.errors import HostUnsupported, InvalidInput, RootlessError
@@ -55,7 +56,14 @@ class ReadOnly(NamedTuple):
     path: str
 
 
-Operation = Mount | Device | Link | Mask | ReadOnly
+class Fifo(NamedTuple):
+    """A named pipe, unless something is there."""
+
+    path: str
+    mode: int
+
+
+Operation = Mount | Device | Link | Mask | ReadOnly | Fifo
 
 # proc_pid_fd(5) under the names that programs expect; config-linux.md, "Default Devices" and "/dev symbolic links".
 _LINKS = (
@@ -88,8 +96,8 @@ def plan(config: Config) -> list[Operation]:
         if m["destination"] == "/dev" and m.get("type") == "tmpfs":
             operations += [Device(path, number) for path, number in _KNOWN_DEVICES.items()]
             operations += _LINKS
-    for device in config.get("linux", {}).get("devices", ()):
-        operations.append(Device(device["path"], (device.get("major", -1), device.get("minor", -1))))
+    for device in config.get("linux", {}).get("devices") or ():
+        operations.append(_device_operation(device))
     return operations
 
 
@@ -98,6 +106,14 @@ def plan_masks(config: Config) -> list[Operation]:
     linux = config.get("linux", {})
     masks: list[Operation] = [ReadOnly(path) for path in linux.get("readonlyPaths") or ()]
     return masks + [Mask(path) for path in linux.get("maskedPaths") or ()]
+
+
+def _device_operation(device: Config) -> Operation:
+    """A device is the host's, as nobody makes one in a user namespace; a fifo is made."""
+    if device.get("type") == "p":
+        return Fifo(device["path"], device.get("fileMode") or 0o666)
+    major, minor = device.get("major"), device.get("minor")
+    return Device(device["path"], None if major is None or minor is None else (major, minor))
 
 
 def _mount_operation(m: Config) -> Mount:
@@ -240,6 +256,8 @@ def perform(operations: list[Operation], root_fd: int, bundle: str) -> None:
                         _bind_device(operation, root_fd)
                     case Link():
                         _link(operation, root_fd)
+                    case Fifo():
+                        _make_fifo(operation, root_fd)
                     case Mask():
                         _mask(operation.path, root_fd, null_fd)
                     case ReadOnly():
@@ -266,7 +284,11 @@ def _mount(operation: Mount, root_fd: int, bundle: str) -> None:
     else:
         target_fd = _directory(root_fd, operation.destination)
         try:
-            _mount_filesystem(operation, target_fd)
+            if operation.fstype == "none" or operation.options.flags & mounts.MS_REMOUNT:
+                _change_mount(operation.options, target_fd)
+            else:
+                _mount_filesystem(operation, target_fd)
+                _finish_filesystem(operation, target_fd, root_fd)
         finally:
             os.close(target_fd)
 
@@ -281,7 +303,34 @@ def _mount_filesystem(operation: Mount, target_fd: int) -> None:
         first <= 5 < first + count for first, count in namespaces.mapped_ids("gid")
     ):
         data = ",".join(o for o in data.split(",") if not o.startswith("gid="))
-    mounts.mount(operation.source, target, operation.fstype, options.flags, data)
+    flags = options.flags
+    if options.copy_up:
+        flags &= ~mounts.MS_RDONLY  # until it is filled
+    mounts.mount(operation.source, target, operation.fstype, flags, data)
+
+
+def _finish_filesystem(operation: Mount, target_fd: int, root_fd: int) -> None:
+    """What mount(2) itself does not do: the options of a tree, propagation, a tmpfs with what was at its place."""
+    options = operation.options
+    if not (options.copy_up or options.all_flags or options.all_cleared or options.propagation):
+        return
+    mounted_fd = open_in_root(root_fd, operation.destination, os.O_PATH | os.O_DIRECTORY)
+    try:
+        if options.copy_up and operation.fstype == "tmpfs":
+            copy_up(target_fd, mounted_fd)
+        read_only = options.flags & mounts.MS_RDONLY
+        _change_mount(options._replace(flags=read_only), mounted_fd)
+    finally:
+        os.close(mounted_fd)
+
+
+def _change_mount(options: MountOptions, mount_fd: int) -> None:
+    """Change the options and the propagation of what is mounted already."""
+    mounts.mount_setattr(mount_fd, options.flags, propagation=options.propagation & ~mounts.MS_REC)
+    if options.propagation & mounts.MS_REC:
+        mounts.mount_setattr(mount_fd, 0, recursive=True, propagation=options.propagation & ~mounts.MS_REC)
+    if options.all_flags or options.all_cleared:
+        mounts.mount_setattr(mount_fd, options.all_flags, recursive=True, cleared=options.all_cleared)
 
 
 def _bind(operation: Mount, root_fd: int, bundle: str) -> None:
@@ -297,12 +346,7 @@ def _bind(operation: Mount, root_fd: int, bundle: str) -> None:
                 copy_up(target_fd, source_fd)
             tree_fd = mounts.open_tree(source_fd, recursive=bool(options.flags & mounts.MS_REC))
             try:
-                mounts.mount_setattr(tree_fd, options.flags, propagation=options.propagation & ~mounts.MS_REC)
-                if options.propagation & mounts.MS_REC:
-                    propagation = options.propagation & ~mounts.MS_REC
-                    mounts.mount_setattr(tree_fd, 0, recursive=True, propagation=propagation)
-                if options.all_flags:
-                    mounts.mount_setattr(tree_fd, options.all_flags, recursive=True)
+                _change_mount(options, tree_fd)
                 mounts.move_mount(tree_fd, target_fd)
             finally:
                 os.close(tree_fd)
@@ -402,6 +446,15 @@ def _link(operation: Link, root_fd: int) -> None:
         os.symlink(operation.target, name, dir_fd=parent_fd)
     except FileExistsError:
         pass  # the image's own, or devpts' ptmx on an image without a fresh /dev
+    finally:
+        os.close(parent_fd)
+
+
+def _make_fifo(operation: Fifo, root_fd: int) -> None:
+    parent_fd = make_directories(root_fd, os.path.dirname(operation.path))
+    try:
+        with suppress(FileExistsError):
+            os.mkfifo(os.path.basename(operation.path), operation.mode, dir_fd=parent_fd)
     finally:
         os.close(parent_fd)
 

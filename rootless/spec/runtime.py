@@ -85,6 +85,7 @@ def shm_mount(size: int) -> Config:
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _SYNC, _MANDLOCK, _DIRSYNC = 0x1, 0x2, 0x4, 0x8, 0x10, 0x40, 0x80
 _NOSYMFOLLOW, _NOATIME, _NODIRATIME, _BIND, _REC = 0x100, 0x400, 0x800, 0x1000, 0x4000
 _RELATIME, _STRICTATIME, _LAZYTIME = 0x200000, 0x1000000, 0x2000000
+_REMOUNT, _SILENT, _POSIXACL, _IVERSION = 0x20, 0x8000, 0x10000, 0x800000
 _FLAGS = {
     "defaults": (0, 0),
     "ro": (_RDONLY, 0),
@@ -112,6 +113,13 @@ _FLAGS = {
     "nolazytime": (0, _LAZYTIME),
     "symfollow": (0, _NOSYMFOLLOW),
     "nosymfollow": (_NOSYMFOLLOW, 0),
+    "remount": (_REMOUNT, 0),
+    "silent": (_SILENT, 0),
+    "loud": (0, _SILENT),
+    "acl": (_POSIXACL, 0),
+    "noacl": (0, _POSIXACL),
+    "iversion": (_IVERSION, 0),
+    "noiversion": (0, _IVERSION),
     "bind": (_BIND, 0),
     "rbind": (_BIND | _REC, 0),
 }
@@ -123,6 +131,21 @@ _RECURSIVE = {
     "rnoexec": _NOEXEC,
     "rnoatime": _NOATIME,
     "rnosymfollow": _NOSYMFOLLOW,
+    "rnodiratime": _NODIRATIME,
+    "rrelatime": _RELATIME,
+    "rstrictatime": _STRICTATIME,
+}
+# The same taken off; what the kernel has locked in a user namespace stays, which is an error.
+_RECURSIVE_OFF = {
+    "rrw": _RDONLY,
+    "rsuid": _NOSUID,
+    "rdev": _NODEV,
+    "rexec": _NOEXEC,
+    "rsymfollow": _NOSYMFOLLOW,
+    "rdiratime": _NODIRATIME,
+    "ratime": _NOATIME,
+    "rnorelatime": 0,
+    "rnostrictatime": 0,
 }
 _PROPAGATION = {
     "private": 0x40000,
@@ -130,6 +153,12 @@ _PROPAGATION = {
     "shared": 0x100000,
     "unbindable": 0x20000,
 }
+
+
+def mount_option_names() -> list[str]:
+    """The options that are known, beside those of file systems."""
+    propagation = [prefix + name for name in _PROPAGATION for prefix in ("", "r")]
+    return sorted([*_FLAGS, *_RECURSIVE, *_RECURSIVE_OFF, *propagation, "tmpcopyup"])
 
 
 def escape_overlay(path: str) -> str:
@@ -160,13 +189,14 @@ class MountOptions(NamedTuple):
     flags: int  # MS_ flags of this mount, MS_BIND and MS_REC among them
     all_flags: int  # MS_ flags of this mount and of those below it
     propagation: int  # MS_PRIVATE ..., with MS_REC for the r forms; 0 where it is not said
-    copy_up: bool  # fill an empty volume from what the image has at the destination (ours)
+    copy_up: bool  # fill an empty volume (ours), or a tmpfs, from what the image has at the destination
     data: str  # what the file system itself is told, comma-separated
+    all_cleared: int = 0  # MS_ flags that this mount and those below it lose
 
 
 def parse_mount_options(options: list[str]) -> MountOptions:
     """Sort the options of config.json's mounts into those of the kernel and those of the file system."""
-    flags = all_flags = propagation = 0
+    flags = all_flags = all_cleared = propagation = 0
     copy_up = False
     data = []
     for option in options:
@@ -175,12 +205,14 @@ def parse_mount_options(options: list[str]) -> MountOptions:
             flags = flags & ~off | on
         elif option in _RECURSIVE:
             all_flags |= _RECURSIVE[option]
+        elif option in _RECURSIVE_OFF:
+            all_cleared |= _RECURSIVE_OFF[option]
         elif option in _PROPAGATION:
             propagation = _PROPAGATION[option]
         elif option[:1] == "r" and option[1:] in _PROPAGATION:
             propagation = _PROPAGATION[option[1:]] | _REC
-        elif option == "copyup":
+        elif option in ("copyup", "tmpcopyup"):
             copy_up = True
         else:
             data.append(option)
-    return MountOptions(flags, all_flags, propagation, copy_up, ",".join(data))
+    return MountOptions(flags, all_flags, propagation, copy_up, ",".join(data), all_cleared)

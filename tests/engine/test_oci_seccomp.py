@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from rootless.cli.oci import example
+from rootless.cli.oci_documents import example
 from rootless.spec import seccomp_numbers
 from tests.support import probe
 from tests.support.account import Installation

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rootless.cli.oci import example
+from rootless.cli.oci_documents import example
 from rootless.errors import HostUnsupported, InvalidInput, RootlessError
 from rootless.spec.runtime_check import check, check_process
 from rootless.spec.runtime_resources import asked
