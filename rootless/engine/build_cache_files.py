@@ -14,10 +14,10 @@ from contextlib import ExitStack
 
 from rootless.engine.context import Engine
 from rootless.engine.layer_blob import write_tar
-from rootless.engine.layer_new import adopt, chain_id_above
+from rootless.engine.layer_new import adopt
 from rootless.errors import CorruptData, InvalidInput
 from rootless.linux import files
-from rootless.spec.digest import ChainID, DiffID, parse_digest
+from rootless.spec.digest import ChainID, DiffID, chain_id_above, parse_digest
 from rootless.store.build_cache import Step, step_of, step_record
 from rootless.store.layer_stream import LayerStream
 from rootless.store.layout import load_record, save_record

@@ -22,7 +22,6 @@ from typing import Any
 from rootless.engine.build_cache_files import fits, make_layer
 from rootless.engine.context import Engine
 from rootless.engine.layer_blob import compressed_layer
-from rootless.engine.layer_new import layer_lock
 from rootless.engine.pushed_layers import find_pushed, remember_pushed
 from rootless.engine.registries import open_client, registry_configuration
 from rootless.errors import CorruptData, InvalidInput
@@ -37,6 +36,7 @@ from rootless.spec.platform import Platform
 from rootless.spec.reference import Reference, parse_reference
 from rootless.spec.strict_json import parse_json
 from rootless.store.build_cache import CACHE_MEMBER, Step, step_of, step_records
+from rootless.store.layers import layer_lock
 from rootless.store.layout import load_record
 from rootless.store.partial_blob import PartialBlob
 

@@ -22,11 +22,12 @@ from rootless.engine.build_digest import key_of
 from rootless.engine.build_progress import Cancelled, Doing
 from rootless.engine.build_state import Made, Stage
 from rootless.engine.context import Engine
-from rootless.engine.layer_new import NewLayer, adopt, layer_lock
+from rootless.engine.layer_new import NewLayer, adopt
 from rootless.runtime.jsonlog import now
 from rootless.spec.digest import ChainID
 from rootless.spec.image import OCI_LAYER
 from rootless.store.build_cache import BuildCache, Step
+from rootless.store.layers import layer_lock
 from rootless.store.layout import Layout
 
 _VERSION = "1"  # of how steps are done: another one finds nothing that this one has made

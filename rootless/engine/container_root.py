@@ -66,24 +66,23 @@ def opened_root(engine: Engine, container_id: str, *, mounted: bool = True) -> I
 
 
 def _of_running(record: Record, state: Record, mounted: bool) -> int:
-    pid, started = state["pid"], state["process_started"]
-    try:
-        fd = os.open(f"/proc/{pid}/root", _PATH)
-        namespace_fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, ProcessLookupError):
-        raise Conflict("the container has just ended") from None
-    try:
-        if processes.start_time(pid) != started:
-            raise Conflict("the container has just ended")
+    with ExitStack() as opened:
+        fd = _open_of(state, "root", _PATH, opened)
+        namespace_fd = _open_of(state, "ns/mnt", os.O_RDONLY, opened)
         if record.get("userns"):
-            _join(record, pid)
+            _join(record, state["pid"])
         if mounted:
             return os.open(".", _DIRECTORY, dir_fd=fd)
         with _keeper(lambda: _bare(namespace_fd)) as bare_fd:
             return os.dup(bare_fd)
-    finally:
-        os.close(fd)
-        os.close(namespace_fd)
+
+
+def _open_of(state: Record, name: str, flags: int, opened: ExitStack) -> int:
+    fd = processes.open_of_process(state["pid"], state["process_started"], name, flags)
+    if fd is None:
+        raise Conflict("the container has just ended")
+    opened.callback(os.close, fd)
+    return fd
 
 
 def _join(record: Record, pid: int) -> None:

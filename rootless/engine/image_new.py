@@ -10,13 +10,13 @@ record names may be removed.
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
 from rootless.engine.images import image_lock
-from rootless.engine.layer_new import NewLayer, layer_lock
+from rootless.engine.layer_new import NewLayer
 from rootless.errors import Conflict, CorruptData, InvalidInput
 from rootless.spec.digest import ChainID, Digest, digest_of
 from rootless.spec.image import (
@@ -36,6 +36,7 @@ from rootless.spec.image import (
     parse_manifest,
 )
 from rootless.store.images import Image
+from rootless.store.layers import layer_lock
 
 _NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _AS_OCI = {
@@ -47,6 +48,18 @@ _AS_OCI = {
 }
 
 IndexRow = tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]  # a manifest, its platform, its annotations
+
+
+class Attached(NamedTuple):
+    """What an index has besides images: manifests that speak of these, and their blobs."""
+
+    rows: list[IndexRow]
+    blobs: list[tuple[Descriptor, bytes]]
+    manifests: list[tuple[Descriptor, bytes]]
+
+
+# What goes along with these images.
+Attach = Callable[[Sequence[IndexRow]], Attached]
 
 
 def make_image(

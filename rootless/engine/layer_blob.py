@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from rootless.engine.context import Engine
 from rootless.engine.image_new import layer_descriptors
+from rootless.engine.layer_new import pack_layer
 from rootless.errors import CorruptData
 from rootless.linux.files import write_all
 from rootless.spec.digest import ChainID, Digest
@@ -18,8 +19,6 @@ from rootless.store.compress import compressor
 from rootless.store.images import Image
 from rootless.store.layer_stream import LayerStream
 from rootless.store.layout import load_record
-from rootless.store.pack import pack
-from rootless.store.recorded import read_recorded
 from rootless.store.tar_write import Write
 
 _CHUNK = 1 << 20  # bytes
@@ -48,7 +47,7 @@ def write_tar(engine: Engine, layer: ChainID, write: Write) -> None:
     found = (
         _unpacked(engine, Digest(blob), write)
         if blob and engine.blobs.has(Digest(blob))
-        else _packed(engine, directory, write)
+        else pack_layer(engine, directory, write).diff_id
     )
     if found != record["diff_id"]:
         raise CorruptData(
@@ -84,14 +83,6 @@ def compressed_layer(engine: Engine, layer: ChainID, compression: str, to_fd: in
         write_tar(engine, layer, sink)
     media_type = f"{OCI_LAYER}+{compression}" if compression else OCI_LAYER
     return Descriptor(media_type, Digest(f"sha256:{digest.hexdigest()}"), written)
-
-
-def _packed(engine: Engine, directory: str, write: Write) -> str:
-    fd = os.open(os.path.join(directory, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return pack(fd, write, style=engine.whiteout_style, recorded=read_recorded(directory)).diff_id
-    finally:
-        os.close(fd)
 
 
 def _unpacked(engine: Engine, blob: Digest, write: Callable[[bytes], object]) -> str:

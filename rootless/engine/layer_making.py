@@ -19,13 +19,15 @@ from typing import Any, NamedTuple, Protocol
 
 from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
+from rootless.engine.images import image_lock
 from rootless.engine.unpacking import DISK_FULL, Workers
 from rootless.errors import CorruptData
-from rootless.linux.files import syncfs
+from rootless.linux.files import sync_filesystem
 from rootless.spec.digest import ChainID, DiffID, Digest, chain_ids, digest_of
 from rootless.spec.image import Descriptor, ImageConfig, Manifest, layers_with_diff_ids
 from rootless.spec.reference import Reference
 from rootless.store.images import Image
+from rootless.store.layers import layer_lock
 from rootless.store.recorded import move_recorded
 from rootless.store.unpack import WhiteoutStyle, settle_implicit
 
@@ -65,11 +67,6 @@ class Layer(NamedTuple):
     diff_id: DiffID
     chain_id: ChainID
     parent: ChainID | None
-
-    @property
-    def lock(self) -> str:
-        """The name of its lock."""
-        return f"layer.{self.chain_id.partition(':')[2]}"
 
     @property
     def shown(self) -> str:
@@ -139,10 +136,10 @@ def lock_layers(engine: Engine, layers: list[Layer], shown: Progress, locks: Exi
             shown.status(layer.shown, "Already exists")
             continue
         try:
-            locks.enter_context(engine.layout.lock(layer.lock, blocking=False))
+            locks.enter_context(engine.layout.lock(layer_lock(layer.chain_id), blocking=False))
         except BlockingIOError:
             shown.status(layer.shown, "Waiting")
-            locks.enter_context(engine.layout.lock(layer.lock))
+            locks.enter_context(engine.layout.lock(layer_lock(layer.chain_id)))
         if engine.layers.has(layer.chain_id):
             shown.status(layer.shown, "Already exists")
             continue
@@ -170,7 +167,7 @@ def lock_blobs(engine: Engine, layers: list[Layer], locks: ExitStack) -> None:
 def _hold_present(engine: Engine, layer: Layer, locks: ExitStack) -> bool:
     """Whether the layer is here, held so that nobody removes it."""
     held = ExitStack()
-    held.enter_context(engine.layout.lock(layer.lock, shared=True))
+    held.enter_context(engine.layout.lock(layer_lock(layer.chain_id), shared=True))
     if engine.layers.has(layer.chain_id):
         locks.push(held)
         return True
@@ -239,7 +236,7 @@ def _put_in_place(engine: Engine, layers: list[Layer], made: dict[ChainID, _Made
     finally:
         for fd in lower:
             os.close(fd)
-    _sync(engine)  # once: it writes out all that was unpacked
+    sync_filesystem(engine.layout.root)  # once: it writes out all that was unpacked
     for layer in layers:
         if layer.chain_id in made:
             staged, answer = made[layer.chain_id]
@@ -264,14 +261,6 @@ def _settle(staged: str, answer: dict[str, Any], lower: list[int], style: Whiteo
     move_recorded(staged, moved)
 
 
-def _sync(engine: Engine) -> None:
-    fd = os.open(engine.layout.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)
-
-
 def record_image(
     engine: Engine,
     manifest: tuple[bytes, str],
@@ -287,7 +276,7 @@ def record_image(
     """
     data, media_type = manifest
     image_id = digest_of(config.raw)
-    with engine.layout.lock(f"image.{image_id.partition(':')[2]}"):
+    with engine.layout.lock(image_lock(image_id)):
         engine.blobs.write(data)
         engine.blobs.write(config.raw)
         known = engine.images.find_id(image_id)

@@ -12,12 +12,14 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from rootless.engine.context import Engine
-from rootless.linux.files import syncfs
-from rootless.spec.digest import ChainID, DiffID, digest_of
+from rootless.linux.files import sync_filesystem
+from rootless.spec.digest import ChainID, DiffID, chain_id_above
 from rootless.spec.image import OCI_LAYER
+from rootless.store.layers import layer_lock
 from rootless.store.marks import has_opaque_attribute
 from rootless.store.pack import Packed, pack
 from rootless.store.recorded import read_recorded
+from rootless.store.tar_write import Write
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY)
@@ -42,7 +44,7 @@ def adopt(engine: Engine, parent: ChainID | None, staged: str, *, held: ExitStac
     """
     engine.enter_namespace()
     try:
-        packed = _pack(engine, staged)
+        packed = pack_layer(engine, staged)
         layer = NewLayer(chain_id_above(parent, packed.diff_id), packed.diff_id, packed.length, packed.size)
         with ExitStack() as locks:
             locks.enter_context(engine.layout.lock(layer_lock(layer.chain_id), shared=True))
@@ -64,20 +66,11 @@ def is_empty(upper: str) -> bool:
         os.close(fd)
 
 
-def chain_id_above(parent: ChainID | None, diff_id: DiffID) -> ChainID:
-    """The chain_id of a layer above *parent* (image-spec config.md, "Layer ChainID")."""
-    return ChainID(digest_of(f"{parent} {diff_id}".encode())) if parent else ChainID(diff_id)
-
-
-def layer_lock(chain_id: ChainID) -> str:
-    """The name of the lock that is held shared while a layer is used without a record that names it."""
-    return f"layer.{chain_id.partition(':')[2]}"
-
-
-def _pack(engine: Engine, staged: str) -> Packed:
-    fd = os.open(os.path.join(staged, "diff"), _DIRECTORY)
+def pack_layer(engine: Engine, directory: str, write: Write = lambda data: None) -> Packed:
+    """Write the archive of the layer whose `diff` is in *directory*, and tell what it is. Raises what pack() raises."""
+    fd = os.open(os.path.join(directory, "diff"), _DIRECTORY)
     try:
-        return pack(fd, lambda data: None, style=engine.whiteout_style, recorded=read_recorded(staged))
+        return pack(fd, write, style=engine.whiteout_style, recorded=read_recorded(directory))
     finally:
         os.close(fd)
 
@@ -87,7 +80,7 @@ def _put_in_place(engine: Engine, staged: str, layer: NewLayer, parent: ChainID 
     if engine.layers.has(layer.chain_id):
         engine.layers.abandon(staged)
         return
-    _sync(staged)
+    sync_filesystem(staged)
     record = {
         "diff_id": layer.diff_id,
         "parent": parent,
@@ -104,11 +97,3 @@ def _put_in_place(engine: Engine, staged: str, layer: NewLayer, parent: ChainID 
         if error.errno not in _EXISTS:
             raise
         engine.layers.abandon(staged)
-
-
-def _sync(path: str) -> None:
-    fd = os.open(path, _DIRECTORY)
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)

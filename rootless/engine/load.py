@@ -26,6 +26,7 @@ from rootless.engine.layer_making import (
     make_layers,
     record_image,
 )
+from rootless.engine.layer_new import pack_layer
 from rootless.errors import CorruptData, InvalidInput, NotFound
 from rootless.linux import files
 from rootless.spec.digest import Digest, digest_of
@@ -56,8 +57,6 @@ from rootless.store.image_archive import ImageArchive, Staged, blob_name
 from rootless.store.images import Image
 from rootless.store.layer_stream import Readable
 from rootless.store.layout import load_record
-from rootless.store.pack import pack
-from rootless.store.recorded import read_recorded
 
 _MAX_DEPTH = 4  # indexes in indexes
 _NAMES = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
@@ -320,9 +319,4 @@ def _makes(engine: Engine, layer: Layer) -> bool:
     directory = engine.layers.directory(layer.chain_id)
     if not load_record(os.path.join(directory, "layer.json")).get("blob"):
         return True  # it was made here
-    fd = os.open(os.path.join(directory, "diff"), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        packed = pack(fd, lambda data: None, style=engine.whiteout_style, recorded=read_recorded(directory))
-    finally:
-        os.close(fd)
-    return packed.diff_id == layer.diff_id
+    return pack_layer(engine, directory).diff_id == layer.diff_id

@@ -16,11 +16,19 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
-from rootless.engine.image_new import index_document, layer_descriptors, platform_of, replace_layers
+from rootless.engine.image_new import (
+    Attach,
+    Attached,
+    IndexRow,
+    index_document,
+    layer_descriptors,
+    platform_of,
+    replace_layers,
+)
 from rootless.engine.images import check_platform, image_lock
 from rootless.engine.layer_blob import compressed, has_blob
 from rootless.engine.layer_making import Progress, Silent
@@ -39,6 +47,7 @@ from rootless.spec.image import (
 )
 from rootless.spec.reference import Reference, parse_reference
 from rootless.store.images import Image
+from rootless.store.layers import layer_lock
 
 PARALLEL_UPLOADS = 4
 COMPRESSIONS = ("gzip", "zstd")
@@ -117,20 +126,34 @@ def push_index(
     *,
     compression: str = "gzip",
     annotations: Mapping[str, str] = {},
+    attach: Attach | None = None,
     progress: Progress | None = None,
 ) -> Pushed:
-    """Push images of several platforms, each under its digest, and an index of them under the tag of *reference*."""
+    """Push images of several platforms, each under its digest, and an index of them under the tag of *reference*.
+
+    *attach* tells what goes along with them.
+    """
     reference = reference.with_default_tag()
     target = reference._replace(tag=None)
     done = push_images(engine, [(target, image) for image in images], compression=compression, progress=progress)
-    rows: list[tuple[Descriptor, Mapping[str, Any], Mapping[str, str]]] = []
+    rows: list[IndexRow] = []
     for pushed, image in zip(done, images, strict=True):
         platform = platform_of(engine.images.config(image).document)
         rows.append((Descriptor(pushed.media_type, pushed.digest, pushed.size), platform, {}))
-    data, media_type = index_document(rows, annotations)
     with Pusher(registry_configuration(), default_credentials()) as pusher:
+        if attach:
+            rows += _push_attached(pusher, target, attach(rows))
+        data, media_type = index_document(rows, annotations)
         digest = pusher.push_manifest(reference, data, media_type)
     return Pushed(reference, digest, len(data), media_type)
+
+
+def _push_attached(pusher: Pusher, target: Reference, attached: Attached) -> list[IndexRow]:
+    for blob, data in attached.blobs:
+        pusher.push_blob(target, blob, _reading(data))
+    for manifest, data in attached.manifests:
+        pusher.push_manifest(target, data, manifest.media_type)
+    return attached.rows
 
 
 def _push_one(
@@ -171,7 +194,7 @@ def _open_layer(engine: Engine, image: Image, index: int, held: ExitStack) -> Re
         held.callback(os.close, fd)
         return _reading_file(fd)
     engine.enter_namespace()
-    held.enter_context(engine.layout.lock(f"layer.{image.layers[index].partition(':')[2]}", shared=True))
+    held.enter_context(engine.layout.lock(layer_lock(image.layers[index]), shared=True))
     return None
 
 

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from rootless.engine.context import Engine
-from rootless.engine.image_new import IndexRow, index_document, layer_descriptors, platform_of, replace_layers
+from rootless.engine.image_new import Attach, IndexRow, index_document, layer_descriptors, platform_of, replace_layers
 from rootless.engine.images import check_platform, find_image, find_name, image_lock
 from rootless.engine.layer_blob import compressed, write_tar
 from rootless.errors import CorruptData, InvalidInput
@@ -23,6 +23,7 @@ from rootless.spec.image import MAX_CONFIG_SIZE, MAX_MANIFEST_SIZE, OCI_INDEX, D
 from rootless.spec.reference import Reference, parse_reference
 from rootless.store.image_archive import blob_name
 from rootless.store.images import Image
+from rootless.store.layers import layer_lock
 from rootless.store.tar import Kind
 from rootless.store.tar_write import TarWriter, Write
 
@@ -88,18 +89,33 @@ def save(
 
 
 def save_built(
-    engine: Engine, images: Sequence[Image], tags: list[Reference], write: Write, *, form: str = "docker-archive"
+    engine: Engine,
+    images: Sequence[Image],
+    tags: list[Reference],
+    write: Write,
+    *,
+    form: str = "docker-archive",
+    attach: Attach | None = None,
 ) -> None:
-    """Write an archive of one image, or of an index of several platforms' images, that is called *tags*."""
+    """Write an archive of one image, or of an index of several platforms' images, that is called *tags*.
+
+    *attach* tells what goes along with them, in an index then.
+    """
     with ExitStack() as held:
         parts = _Parts({}, {})
-        names = tags if len(images) == 1 else []
+        is_index = len(images) > 1 or attach is not None
+        names = [] if is_index else tags
         opened = [_open(engine, _Saved(image, names), parts, held) for image in images]
         index = None
-        if len(images) > 1:
+        if is_index:
             rows: list[IndexRow] = [
                 (one.manifest, platform_of(engine.images.config(one.image).document), {}) for one in opened
             ]
+            if attach:
+                attached = attach(rows)
+                rows += attached.rows
+                more = {blob_name(b.digest): _Blob(b.size, data=d) for b, d in (*attached.blobs, *attached.manifests)}
+                parts.blobs.update(more)
             data, media_type = index_document(rows)
             index = _entries(Descriptor(media_type, digest_of(data), len(data)), tags)
             parts.blobs[blob_name(digest_of(data))] = _Blob(len(data), data=data)
@@ -155,8 +171,7 @@ def _open_layer(
         fd = os.open(engine.blobs.path(descriptor.digest), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         engine.enter_namespace()
-        lock = f"layer.{image.layers[place].partition(':')[2]}"
-        held.enter_context(engine.layout.lock(lock, shared=True))
+        held.enter_context(engine.layout.lock(layer_lock(image.layers[place]), shared=True))
         if str(descriptor.digest) == engine.images.config(image).diff_ids[place]:
             return descriptor, _Blob(descriptor.size, layer=image.layers[place])
         return _compress(engine, image, place, descriptor, held)

@@ -13,7 +13,7 @@ import os
 from rootless.engine.context import Engine
 from rootless.errors import Conflict
 from rootless.linux.files import filesystem_magic, syncfs
-from rootless.linux.processes import start_time
+from rootless.linux.processes import open_of_process
 from rootless.runtime import nested
 from rootless.store.containers import LIVE
 
@@ -33,14 +33,14 @@ def settle(engine: Engine, container_id: str) -> None:
     if state["status"] not in LIVE or not state["pid"]:
         return
     engine.enter_namespace()
-    try:
-        fd = _root_fd(state["pid"], state["process_started"])
-    except (FileNotFoundError, ProcessLookupError):
-        return  # it has just ended
+    try:  # the root as its first process has it, not yet looked into
+        fd = open_of_process(state["pid"], state["process_started"], "root", os.O_PATH | os.O_DIRECTORY)
     except OSError as error:
         raise Conflict(f"the root of container {container_id[:12]} cannot be read: {error.strerror}") from error
+    if fd is None:
+        return  # it has just ended
     try:
-        if fd < 0 or filesystem_magic(fd) != _FUSE_MAGIC:
+        if filesystem_magic(fd) != _FUSE_MAGIC:
             return
         if engine.containers.load(container_id).get("userns"):
             nested.within(state["pid"], lambda: _open_and_hand_over(fd))
@@ -49,17 +49,7 @@ def settle(engine: Engine, container_id: str) -> None:
     except OSError as error:
         raise Conflict(f"the root of container {container_id[:12]} does not answer: {error.strerror}") from error
     finally:
-        if fd >= 0:
-            os.close(fd)
-
-
-def _root_fd(pid: int, started: int) -> int:
-    """The container's root, as its first process has it, not yet looked into; -1 if *pid* is another one by now."""
-    fd = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    if start_time(pid) == started:
-        return fd
-    os.close(fd)
-    return -1
+        os.close(fd)
 
 
 def _open_and_hand_over(path_fd: int) -> None:

@@ -90,6 +90,21 @@ def open_process(pid: int, started: int) -> int | None:
     return fd
 
 
+def open_of_process(pid: int, started: int, name: str, flags: int) -> int | None:
+    """An fd of *name* in the /proc directory of the process that was written down so; None where it is gone.
+
+    Raises OSError for what is there and cannot be opened.
+    """
+    try:
+        fd = os.open(f"/proc/{pid}/{name}", flags | os.O_CLOEXEC)
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if start_time(pid) != started:  # opened first, compared then, as above
+        os.close(fd)
+        return None
+    return fd
+
+
 def close_from(first: int) -> None:
     """Close every descriptor from *first* on: close_range(2), or /proc/self/fd before Linux 5.9."""
     try:

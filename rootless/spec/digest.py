@@ -64,8 +64,13 @@ def chain_ids(diff_ids: Sequence[DiffID]) -> tuple[ChainID, ...]:
     """The chain_id of each layer, bottom first (image-spec config.md, "Layer ChainID")."""
     chain: list[ChainID] = []
     for diff_id in diff_ids:
-        chain.append(ChainID(digest_of(f"{chain[-1]} {diff_id}".encode())) if chain else ChainID(diff_id))
+        chain.append(chain_id_above(chain[-1] if chain else None, diff_id))
     return tuple(chain)
+
+
+def chain_id_above(parent: ChainID | None, diff_id: DiffID) -> ChainID:
+    """The chain_id of a layer above *parent*."""
+    return ChainID(digest_of(f"{parent} {diff_id}".encode())) if parent else ChainID(diff_id)
 
 
 def _shown(text: str) -> str:

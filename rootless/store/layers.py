@@ -19,6 +19,11 @@ class Layer(NamedTuple):
     diff: str  # the directory, a lower of overlayfs
 
 
+def layer_lock(chain_id: ChainID) -> str:
+    """The name of the lock that is held shared while a layer is used without a record that names it."""
+    return f"layer.{chain_id.partition(':')[2]}"
+
+
 class Layers:
     """The layers of a store."""
 
