@@ -87,6 +87,7 @@ MANAGEMENT: dict[str, dict[str, str]] = {
         "volumes": "compose_looking:volumes",
         "wait": "compose_ending:wait",
     },
+        "watch": "compose_watch:watch",
     "container": {
         "attach": "lifecycle:attach",
         "commit": "commit:commit",
@@ -257,6 +258,7 @@ SUMMARIES: dict[str, str] = {
     "network:connect": "Connect a container to a network",
     "network:create": "Create a network",
     "network:disconnect": "Disconnect a container from a network",
+    "compose_watch:watch": "Watch build context for service and rebuild/refresh containers when files are updated",
     "network:flows": "List what containers are connected to outside, and what they were denied",
     "network:inspect": "Display detailed information on one or more networks",
     "network:ls": "List networks",

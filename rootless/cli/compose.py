@@ -2,7 +2,8 @@
 
 import signal
 import time
-from contextlib import closing
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,7 @@ class UpCommandOptions(CreateOptions):
     attach_dependencies: bool = flag("--attach-dependencies", help="Automatically attach to log output of dependencies")
     detach: bool = flag("-d", "--detach", help="Detached mode: Run containers in the background")
     exit_code_from: str = text("--exit-code-from", help="Return the exit code of the selected service container")
+    menu: bool = flag("--menu", help="Accepted for scripts: there are no shortcuts", hidden=True)
     no_attach: list[str] = texts("--no-attach", metavar="stringArray", help="Do not attach to the specified services")
     no_color: bool = flag("--no-color", help="Produce monochrome output")
     no_deps: bool = flag("--no-deps", help="Don't start linked services")
@@ -93,6 +95,7 @@ class UpCommandOptions(CreateOptions):
     timestamps: bool = flag("--timestamps", help="Show timestamps")
     wait: bool = flag("--wait", help="Wait for services to be running|healthy. Implies detached mode")
     wait_timeout: int = number("--wait-timeout", help="Maximum duration in seconds to wait for the project to be ready")
+    watch: bool = flag("-w", "--watch", help="Watch source code and rebuild/refresh containers when files are updated")
 
 
 @command(
@@ -133,11 +136,13 @@ def _check(options: UpCommandOptions) -> None:
     if options.build and options.no_build:
         raise InvalidInput("--build and --no-build are incompatible")
     aborts = options.abort_on_container_exit or options.abort_on_container_failure or options.exit_code_from
-    if options.detach and (aborts or options.attach or options.attach_dependencies):
+    if options.detach and (aborts or options.attach or options.attach_dependencies or options.watch):
         raise InvalidInput(
             "--detach cannot be combined with --abort-on-container-exit, --abort-on-container-failure, "
-            "--exit-code-from, --attach or --attach-dependencies"
+            "--exit-code-from, --attach, --attach-dependencies or --watch"
         )
+    if options.watch and (options.wait or options.no_start):
+        raise InvalidInput("--watch cannot be combined with --wait or --no-start")
     if options.wait and aborts:
         raise InvalidInput("--wait cannot be combined with --abort-on-container-exit or --exit-code-from")
     if options.renew_anon_volumes and options.no_recreate:
@@ -188,23 +193,40 @@ def _attached(
         no_color=options.no_color,
         timestamps=options.timestamps,
     )
-    watch = _Watch(engine, project, options, output)
+    shown = _Shown(engine, project, options, output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # who ends the command means what Ctrl-C means
-    with closing(Follower(engine, output, since)) as follower:
+    with closing(Follower(engine, output, since)) as follower, ExitStack() as held:
         try:
             chosen = up_project(engine, project, asked, tell)
             tell.finish()
-            watch.take(chosen)
-            attach(engine, project.name, follower, watch.is_wanted, watch.ended)
+            shown.take(chosen)
+            step = _watched(engine, project, options, chosen, tell, held) if options.watch else None
+            attach(engine, project.name, follower, shown.is_wanted, shown.ended, step or (lambda: None))
         except KeyboardInterrupt:
             return _interrupted(engine, project, asked, tell, output, follower)
-        if watch.aborts:
+        if shown.aborts:
             stop_services(engine, project.name, project, (), asked.timeout, tell, follower.read)
             follower.read()
-    return watch.status()
+    return shown.status()
 
 
-class _Watch:
+def _watched(
+    engine: Engine,
+    project: Project,
+    options: UpCommandOptions,
+    chosen: Sequence[str],
+    tell: Progress,
+    held: ExitStack,
+) -> Callable[[], None]:
+    """What watches files, to be called again and again, while *held* is."""
+    from rootless.cli.compose_watch import watcher  # it loads what builds images
+
+    found = held.enter_context(watcher(engine, project, chosen, tell, prune=True, quiet=options.quiet_build))
+    found.begin()
+    return lambda: found.step(0)
+
+
+class _Shown:
     """Which containers are shown, and what becomes of the command when one of them ends."""
 
     def __init__(self, engine: Engine, project: Project, options: UpCommandOptions, output: Output) -> None:

@@ -95,20 +95,31 @@ def attach(
     follower: Follower,
     wanted: Callable[[Member], bool],
     ended: Callable[[Ended], bool],
+    between: Callable[[], None] = lambda: None,
 ) -> None:
-    """Show the output of those containers until none of them runs, or *ended*, told of one that has, says so."""
+    """Show the output of those containers until none of them runs, or *ended*, told of one that has, says so.
+
+    *between* is called in each round.
+    """
+
+    def look() -> None:
+        for member in members(engine, project):
+            if wanted(member):
+                follower.add(member)
+
     with _interrupt_between_rounds() as check:
         rounds = 0
         while True:
             if rounds % _LOOK_EVERY == 0:
-                for member in members(engine, project):
-                    if wanted(member):
-                        follower.add(member)
+                look()
             follower.read()
             done = False
             for end in follower.ended():
                 done = ended(end) or done
+            if follower.is_idle():
+                look()  # at what has taken the place of those that ended
             check()
+            between()
             if done or (follower.is_idle() and rounds > _LOOK_EVERY):
                 return
             rounds += 1

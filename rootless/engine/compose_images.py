@@ -151,7 +151,7 @@ def _build_options(project: Project, service: Service, changes: Mapping[str, Any
         "build_args": {key: value for key, value in wanted.args.items() if value is not None},
         "contexts": dict(wanted.additional_contexts),
         "target": wanted.target,
-        "platform": service.platform or (wanted.platforms[0] if wanted.platforms else ""),
+        "platforms": (service.platform,) if service.platform else wanted.platforms,
         "pull": wanted.pull,
         "no_cache": wanted.no_cache,
         "no_cache_filter": wanted.no_cache_filter,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.account import installation
+from tests.support.compose import Project
 from tests.support.containers import Box
 from tests.support.podman import Podman
 from tests.support.registry import Registry
@@ -79,3 +80,13 @@ def podman(registry: Registry) -> Iterator[Podman]:
     finally:
         peer.close()
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def project(box: Box, tmp_path: Path) -> Iterator[Project]:
+    """A directory for Compose files; the project goes with the test."""
+    found = Project(box, tmp_path)
+    yield found
+    box("compose", "-p", "p", "down", "-v", "-t", "0")
+    assert box("ps", "-aq", "--filter", "label=com.docker.compose.project=p").stdout == ""
+    assert "p_" not in box("network", "ls", "--format", "{{.Name}}").stdout
