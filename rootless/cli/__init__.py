@@ -12,6 +12,7 @@ COMMANDS: dict[str, str] = {
     "cp": "copy:cp",
     "create": "run:create",
     "diff": "looking:diff",
+    "events": "events:events",
     "exec": "lifecycle:exec_command",
     "export": "archive:export",
     "history": "image:history",
@@ -153,6 +154,7 @@ MANAGEMENT: dict[str, dict[str, str]] = {
     },
     "system": {
         "df": "usage:df",
+        "events": "events:events",
         "info": "system:info",
         "prune": "system_prune:prune",
     },
@@ -192,6 +194,7 @@ SUMMARIES: dict[str, str] = {
     "lifecycle:exec_command": "Execute a command in a running container",
     "looking:inspect": "Return low-level information on containers, images, networks and volumes",
     "looking:inspect_containers": "Display detailed information on one or more containers",
+    "events:events": "Get real time events from the engine",
     "lifecycle:kill": "Kill one or more running containers",
     "looking:logs": "Fetch the logs of a container",
     "lifecycle:pause": "Pause all processes within one or more containers",

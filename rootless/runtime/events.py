@@ -9,14 +9,17 @@ TYPE_CHECKING = False  # as in monitor.py
 if TYPE_CHECKING:
     from typing import Any
 
+_SIGKILL = 9
+
 
 class Journal:
     """Tells what happens to one container. Without settings (of a step of a build) it tells nothing."""
 
-    __slots__ = ("_attributes", "_id", "_path", "_volumes")
+    __slots__ = ("_attributes", "_id", "_is_killed", "_path", "_volumes")
 
     def __init__(self, container_id: str, settings: "dict[str, Any] | None") -> None:
         self._id = container_id
+        self._is_killed = False
         self._path: str = settings["path"] if settings else ""
         self._attributes: dict[str, str] = settings["attributes"] if settings else {}
         self._volumes: list[str] = settings["volumes"] if settings else []
@@ -29,6 +32,17 @@ class Journal:
     def tell(self, action: str, **more: object) -> None:
         """This has happened just now."""
         self._append("container", action, self._id, {**self._attributes, **{key: str(more[key]) for key in more}})
+
+    def started(self) -> None:
+        """Its program runs."""
+        self._is_killed = False
+        self.tell("start")
+
+    def killed(self, signum: int) -> None:
+        """Its program was sent a signal; of SIGKILL, which who removes a container sends again and again, once."""
+        if not self._is_killed:
+            self._is_killed = signum == _SIGKILL
+            self.tell("kill", signal=signum)
 
     def died(self, code: int, seconds: int) -> None:
         """Its program has ended, or was not there; it ran that long."""

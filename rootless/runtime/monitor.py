@@ -190,7 +190,7 @@ class Monitor:
         self.record(
             status="running", pid=created.pid, process_started=created.started, started_at=now(), error="", exit_code=0
         )
-        self.journal.tell("start")
+        self.journal.started()
         if self.health:
             self.health.begin()
         self.broadcast(channel.BEGAN)
@@ -646,7 +646,7 @@ class Monitor:
                 os.kill(self.created.pid, signum)  # our own child, not yet reaped: the number is still its
             except ProcessLookupError:
                 pass
-            self.journal.tell("kill", signal=signum)
+            self.journal.killed(signum)
             if signum == signal.SIGKILL and self.cgroup:
                 self.cgroup.kill()
             if signum == signal.SIGKILL and self.union:
