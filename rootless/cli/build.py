@@ -10,14 +10,17 @@ from rootless.cli.build_progress import MODES, make_progress
 from rootless.cli.build_values import (
     Annotation,
     annotations_of,
+    merge_attestations,
     merge_build_args,
     parse_annotation,
     parse_build_arg,
     parse_build_context,
     parse_cache,
+    parse_carried,
     parse_output,
     parse_secret,
     parse_ssh,
+    shorthand_of,
 )
 from rootless.cli.command import Options, at_most, command, flag, text, texts, value, values
 from rootless.cli.opening import engine_of
@@ -43,7 +46,7 @@ if TYPE_CHECKING:
 
 _LATER = (
     *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "cgroup_parent"),
-    *("isolation", "security_opt", "sbom", "provenance", "attest", "call"),
+    *("isolation", "security_opt", "call"),
 )
 
 
@@ -61,7 +64,7 @@ class BuildCommandOptions(Options):
     annotation: list[Annotation] = values(
         "--annotation", parse=parse_annotation, help='Add annotation to the image ("[manifest|index:]KEY=VALUE")'
     )
-    attest: list[str] = texts("--attest", help="Attestation parameters")
+    attest: list[str] = texts("--attest", help='Attestation parameters (format: "type=sbom,generator=image")')
     break_: bool = flag("--break", help="Open a shell where a step has failed, before the build ends")
     build_arg: list[tuple[str, str | None]] = values(
         "--build-arg", parse=parse_build_arg, help="Set build-time variables"
@@ -80,11 +83,19 @@ class BuildCommandOptions(Options):
         parse=parse_cache,
         help='Cache export destinations ("type=registry,ref=…", "type=inline", …)',
     )
-    cache_mount_from: str = text(
-        "--cache-mount-from", metavar="directory", help="Fill the caches of RUN --mount=type=cache from a directory"
+    cache_mount_from: CacheEntry | None = value(
+        "--cache-mount-from",
+        parse=parse_carried,
+        default=None,
+        metavar="place",
+        help='Fill the caches of RUN --mount=type=cache from a directory, "type=tar,src=FILE" or "type=registry,ref=…"',
     )
-    cache_mount_to: str = text(
-        "--cache-mount-to", metavar="directory", help="Write the caches of RUN --mount=type=cache to a directory"
+    cache_mount_to: CacheEntry | None = value(
+        "--cache-mount-to",
+        parse=parse_carried,
+        default=None,
+        metavar="place",
+        help='Write the caches of RUN --mount=type=cache to a directory, "type=tar,dest=FILE" or "type=registry,ref=…"',
     )
     call: str = text("--call", help='Set method for evaluating build ("check")', metavar="string")
     cgroup_parent: str = text("--cgroup-parent", help="Set the parent cgroup for the RUN instructions")
@@ -119,12 +130,12 @@ class BuildCommandOptions(Options):
         metavar="string",
         help='Set type of progress output ("auto", "plain", "tty", "quiet", "rawjson")',
     )
-    provenance: str = text("--provenance", help="Shorthand for --attest=type=provenance", hidden=True, implied="true")
+    provenance: str = text("--provenance", help='Shorthand for "--attest=type=provenance"', implied="true")
     pull: bool = flag("--pull", help="Always attempt to pull all referenced images")
     push: bool = flag("--push", help='Shorthand for "--output=type=registry"')
     quiet: bool = flag("-q", "--quiet", help="Suppress the build output and print image ID on success")
     rm: bool = flag("--rm", default=True, help="Accepted for scripts: containers of steps never stay", hidden=True)
-    sbom: str = text("--sbom", help="Shorthand for --attest=type=sbom", hidden=True, implied="true")
+    sbom: str = text("--sbom", help='Shorthand for "--attest=type=sbom"', implied="true")
     secret: list[Secret] = values(
         "--secret", parse=parse_secret, help='Secret to expose to the build (format: "id=mysecret[,src=/local/secret]")'
     )
@@ -271,6 +282,7 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         secrets=tuple(options.secret),
         ssh=tuple(options.ssh),
         outputs=_outputs(options),
+        attestations=_attestations(options),
         squash=options.squash,
         cache_from=tuple(options.cache_from),
         cache_to=tuple(options.cache_to),
@@ -293,6 +305,15 @@ def _outputs(options: BuildCommandOptions) -> tuple[Output, ...]:
         return (*outputs, Output("registry"))
     pushed = {"push": "true"}
     return tuple(o._replace(attributes={**o.attributes, **pushed}) if o.type == "image" else o for o in outputs)
+
+
+def _attestations(options: BuildCommandOptions) -> dict[str, dict[str, str]]:
+    """--attest, and its shorthands."""
+    found = merge_attestations(options.attest)
+    for kind in ("provenance", "sbom"):
+        if options.changed(kind):
+            found |= merge_attestations([f"type={kind},{shorthand_of(getattr(options, kind))}"])
+    return {kind: keys for kind, keys in found.items() if keys.get("disabled") != "true"}
 
 
 def _platforms(given: "Sequence[str]") -> tuple[str, ...]:
@@ -321,6 +342,4 @@ def _refuse_what_is_not_there(options: BuildCommandOptions) -> None:
     """Nothing that is asked for is dropped silently."""
     for name in _LATER:
         if options.changed(name) and not (name == "call" and options.call in ("build", "check")):
-            if name in ("sbom", "provenance") and getattr(options, name) == "false":
-                continue
             raise HostUnsupported(f"--{name.replace('_', '-')} is not there yet", hint="leave it out")

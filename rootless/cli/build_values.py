@@ -114,6 +114,38 @@ def annotations_of(given: "Iterable[Annotation]", kind: str) -> dict[str, str]:
     return {annotation.key: annotation.value for annotation in given if kind in annotation.kinds}
 
 
+def parse_carried(text: str) -> CacheEntry:
+    """A directory, `type=tar,dest=FILE` or `type=registry,ref=NAME`, for cache mounts. Raises InvalidInput."""
+    if "=" not in text:
+        return CacheEntry("local", {"dest": text})
+    fields = _pairs(text, "place of cache mounts")
+    kind = fields.pop("type", "")
+    if kind not in ("local", "tar", "registry"):
+        raise InvalidInput(f"cache mounts cannot be carried by {kind!r}", hint="types: local, tar, registry")
+    if "src" in fields:
+        fields.setdefault("dest", fields.pop("src"))
+    return CacheEntry(kind, fields)
+
+
+def merge_attestations(given: "Iterable[str]") -> dict[str, dict[str, str]]:
+    """`type=provenance[,KEY=VALUE…]`: what is wanted of each kind. Raises InvalidInput."""
+    found: dict[str, dict[str, str]] = {}
+    for text in given:
+        fields = _pairs(text, "attestation")
+        kind = fields.pop("type", "")
+        if kind not in ("provenance", "sbom"):
+            raise InvalidInput(f"attestation {text!r}: its type should be provenance or sbom")
+        found[kind] = fields
+    return found
+
+
+def shorthand_of(value: str) -> str:
+    """What `--provenance=VALUE` stands for: true, false, or keys."""
+    if value.lower() in ("true", "1"):
+        return "disabled=false"
+    return "disabled=true" if value.lower() in ("false", "0") else value
+
+
 def parse_build_context(text: str) -> tuple[str, str]:
     """`NAME=PATH|URL|docker-image://…`. Raises InvalidInput."""
     name, equals, place = text.partition("=")

@@ -22,13 +22,22 @@ build's pid is swept by the next command. Steps that are done stay in the cache.
 
 import os
 import resource
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 
 from rootless.dockerfile.instructions import Dockerfile, Instruction
 from rootless.dockerfile.parse import parse_dockerfile
-from rootless.engine import attachment, build_carry, build_context, build_output, network_options
+from rootless.engine import (
+    attachment,
+    build_attest,
+    build_carry,
+    build_context,
+    build_fetch,
+    build_output,
+    network_options,
+)
 from rootless.engine.build_additions import Additions
 from rootless.engine.build_base import Bases, check_runnable
 from rootless.engine.build_caches import Caches
@@ -60,6 +69,9 @@ def build(engine: Engine, options: BuildOptions, progress: Progress) -> Built:
         engine.layout.empty_trash()
         sweep_locks(engine.layout)
     build_output.check(options.outputs, options.tags)
+    build_attest.check(options.attestations)
+    build_carry.check(options.cache_mount_to, "--cache-mount-to")
+    build_carry.check(options.cache_mount_from, "--cache-mount-from")
     with _Build(engine, options, progress) as work:
         return work.export(work.run())
 
@@ -97,6 +109,8 @@ class _Build:
         self.contexts: dict[str, Source] = {}
         self.graphs: list[Graph] = []
         self._asides: list[str] = []
+        self._began = time.time()
+        self.scanner = ImageOf(options.attestations.get("sbom", {}).get("generator", "") or build_attest.SCANNER)
 
     def __enter__(self) -> "_Build":  # noqa: PYI034  # typing.Self is Python 3.11's
         return self
@@ -136,8 +150,15 @@ class _Build:
         """Let the results be where they are wanted."""
         if self.options.cache_mount_to:
             with self.told("writing cache mounts"):
-                build_carry.write(self.engine, self.steps.cache, self.mounts.caches, self.options.cache_mount_to)
+                target = self.options.cache_mount_to
+                build_carry.write(self.engine, self.steps.cache, self.mounts.caches, target, self._aside)
         return Exporter(self, results, self._aside).export()._replace(warnings=self._warnings)
+
+    def sources(self) -> build_attest.Sources:
+        """What the build was made of."""
+        prepared, fetched = self._prepared, self.additions.fetched
+        images = self.bases.all()
+        return build_attest.Sources(prepared.dockerfile, prepared.name, prepared.commit, images, fetched, self._began)
 
     # What comes before the threads
 
@@ -146,13 +167,13 @@ class _Build:
         with self.told(f"{INTERNAL} load build definition from {self.options.dockerfile or 'Dockerfile'}"):
             prepared = build_context.prepare(self.options, self.steps.cache, self._aside)
             self.contexts[""] = prepared.source
-            self._text = prepared.dockerfile
+            self._prepared = prepared
             self.dockerfile: Dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
             self._warnings = warnings_of(self.dockerfile, prepared, self.options)
             self._plan()
         if self.options.cache_mount_from:
             with self.told(f"{INTERNAL} reading cache mounts"):
-                build_carry.read(self.steps.cache, self.options.cache_mount_from)
+                build_carry.read(self.steps.cache, self.options.cache_mount_from, self._aside)
         self._find_images()
         self.steps.imports = list(self.caches.open([graph.platform for graph in self.graphs]))
         self._begin()
@@ -177,6 +198,9 @@ class _Build:
                 what = f"[{platform} internal]" if len(self.graphs) > 1 else INTERNAL
                 with self.told(f"{what} load metadata for {wanted.name}"):
                     self.bases.find(wanted)
+        if "sbom" in self.options.attestations:
+            with self.told(f"{INTERNAL} load metadata for {self.scanner.name}"):
+                self.bases.find(self.scanner)
 
     def _references(self) -> Iterator[tuple[Platform, Reference]]:
         """What all stages begin with and copy from; for this machine's platform first, which names here are for."""
@@ -188,9 +212,9 @@ class _Build:
         """A named context that is a directory, a repository or an archive's URL."""
         if place.startswith("oci-layout://"):
             raise HostUnsupported(f"build context {name}: oci-layout is not there", hint="load it first: rootless load")
-        directory = build_context.fetched_directory(place, self._aside)
         shown = f"context {name}"
-        if directory:
+        if build_fetch.is_git(place):
+            directory, _ = build_context.fetched_repository(place, self._aside)
             self.contexts[name] = context_source(directory, self.steps.cache, lambda root: None, name=shown)
             return
         patterns = lambda root: build_context.ignore_patterns(root, "")  # noqa: E731
@@ -202,7 +226,7 @@ class _Build:
         if not self.options.cache_from:  # which may have what cannot be run here
             for graph, stage in running:
                 check_runnable(graph.platform_of(stage))
-        if running:
+        if running or "sbom" in self.options.attestations:
             self._begin_running()
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:  # a tree of many layers is many descriptors
@@ -254,7 +278,7 @@ class _Build:
         if isinstance(error, StepFailed) and error.where:
             return error
         failed = StepFailed(str(error), report=getattr(error, "report", ""), hint=error.hint)
-        lines = self._text.decode("utf-8", "replace").splitlines()
+        lines = self._prepared.dockerfile.decode("utf-8", "replace").splitlines()
         failed.where = excerpt(lines, self.dockerfile.name, *instruction.lines)
         return failed
 

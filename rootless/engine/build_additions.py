@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Callable
 from contextlib import closing
+from typing import NamedTuple
 
 from rootless.engine import build_archive, build_fetch
 from rootless.engine.build_copy import Archive, Text
@@ -19,6 +20,14 @@ _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 Item = tuple[Source, Picked] | Text | Archive
 
 
+class Fetched(NamedTuple):
+    """What came from elsewhere."""
+
+    uri: str
+    algorithm: str  # sha1 of a commit, sha256 of a file
+    digest: str  # hexadecimal
+
+
 class Additions:
     """The sources of ADD, for all steps of a build. What is fetched lies in the trash until close()."""
 
@@ -29,6 +38,7 @@ class Additions:
         self._aside = aside
         self._agent = agent
         self._sources: list[Source] = []
+        self.fetched: list[Fetched] = []
 
     def close(self) -> None:
         while self._sources:
@@ -50,6 +60,7 @@ class Additions:
         commit = self._clone(repository, os.path.join(place, "repository"), keep_git=keep_git)
         if checksum and not commit.startswith(checksum.removeprefix("sha1:").removeprefix("sha256:")):
             raise CorruptData(f"{word}: expected commit {checksum}, and it is {commit}")
+        self.fetched.append(Fetched(word, "sha1", commit))
         directory = build_fetch.subdirectory_of(os.path.join(place, "repository"), repository.subdirectory)
         source = context_source(directory, self._cache, lambda root: None, name=word)
         self._sources.append(source)
@@ -70,6 +81,7 @@ class Additions:
         got = build_fetch.download(url, self._aside())
         if checksum and checksum != f"sha256:{got.digest}":
             raise CorruptData(f"digest mismatch sha256:{got.digest}: {checksum} for {url}")
+        self.fetched.append(Fetched(url, "sha256", got.digest))
         if unpack:
             with open(got.path, "rb", buffering=0) as file:
                 if build_archive.is_archive(file):

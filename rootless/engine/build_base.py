@@ -45,6 +45,10 @@ class Bases:
     def __getitem__(self, wanted: ImageOf) -> Base:
         return self._found[wanted]
 
+    def all(self) -> dict[ImageOf, Base]:
+        """All that there are."""
+        return dict(self._found)
+
     def __contains__(self, wanted: object) -> bool:
         return wanted in self._found
 

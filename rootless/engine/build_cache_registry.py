@@ -106,16 +106,21 @@ class RegistryCache:
     def _fetch(self, blob: Descriptor) -> str:
         """The file that the blob is in, of the digest that it should have."""
         path = os.path.join(self._aside(), "blob")
-        for mirrors in (True, False):
-            with closing(PartialBlob(f"{path}.part", path, blob)) as sink:
-                self._client.fetch_blob(self._reference, blob, sink, mirrors=mirrors)
-                try:
-                    sink.commit()
-                    break
-                except CorruptData:  # of a mirror, perhaps: once more, from the registry itself
-                    if not mirrors:
-                        raise
+        fetch_to(self._client, self._reference, blob, path)
         return path
+
+
+def fetch_to(client: Client, reference: Reference, blob: Descriptor, path: str) -> None:
+    """Fetch a blob into the file *path*, which is not there. Raises CorruptData for one of another digest."""
+    for mirrors in (True, False):
+        with closing(PartialBlob(f"{path}.part", path, blob)) as sink:
+            client.fetch_blob(reference, blob, sink, mirrors=mirrors)
+            try:
+                sink.commit()
+                return
+            except CorruptData:  # of a mirror, perhaps: once more, from the registry itself
+                if not mirrors:
+                    raise
 
 
 def steps_in(document: Any) -> dict[str, Step]:
@@ -151,7 +156,7 @@ def export(engine: Engine, steps: Iterable[Step], name: str, compression: str, a
         config = _config(known.values(), list(made))
         described = Descriptor(CONFIG_TYPE, digest_of(config), len(config))
         pusher.push_blob(reference, described, lambda offset, count: config[offset : offset + count])
-        pusher.push_manifest(reference, _manifest(described, blobs), OCI_MANIFEST)
+        pusher.push_manifest(reference, cache_manifest(described, blobs), OCI_MANIFEST)
 
 
 def _config(steps: Iterable[Step], diff_ids: Sequence[str]) -> bytes:
@@ -162,7 +167,8 @@ def _config(steps: Iterable[Step], diff_ids: Sequence[str]) -> bytes:
     return data
 
 
-def _manifest(config: Descriptor, layers: Iterable[Descriptor]) -> bytes:
+def cache_manifest(config: Descriptor, layers: Iterable[Descriptor]) -> bytes:
+    """An OCI manifest of what is no image."""
     rows = [{"mediaType": blob.media_type, "digest": blob.digest, "size": blob.size} for blob in (config, *layers)]
     document = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": rows[0], "layers": rows[1:]}
     return json.dumps(document, separators=(",", ":")).encode()
@@ -178,12 +184,13 @@ def _push_layer(
     fd = os.open(aside, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
     try:
         blob = compressed_layer(engine, layer, compression, fd)
-        pusher.push_blob(reference, blob, _reading(fd))
+        pusher.push_blob(reference, blob, reading_of(fd))
     finally:
         os.close(fd)
     remember_pushed(engine, layer, compression, blob, reference.name)
     return blob
 
 
-def _reading(fd: int) -> Read:
+def reading_of(fd: int) -> Read:
+    """What reads a file that stays open."""
     return lambda offset, count: os.pread(fd, count, offset)

@@ -34,26 +34,27 @@ class Prepared(NamedTuple):
     source: Source
     dockerfile: bytes
     name: str  # of the Dockerfile, in messages
+    commit: str = ""  # of a repository
 
 
 def prepare(options: BuildOptions, cache: BuildCache, aside: Callable[[], str]) -> Prepared:
     """Open the context. Raises NotFound, InvalidInput. What is fetched lies in directories that *aside* makes."""
     if options.context == STDIN:
         return _from_stdin(options, cache, aside)
-    directory = fetched_directory(options.context, aside)
-    if directory is None and build_fetch.is_url(options.context):
+    if build_fetch.is_git(options.context):
+        directory, commit = fetched_repository(options.context, aside)
+        return _from_directory(directory, options, cache, is_local=False)._replace(commit=commit)
+    if build_fetch.is_url(options.context):
         return _from_file(build_fetch.download(options.context, aside()).path, options, cache, aside)
-    return _from_directory(directory or options.context, options, cache, is_local=directory is None)
+    return _from_directory(options.context, options, cache, is_local=True)
 
 
-def fetched_directory(text: str, aside: Callable[[], str]) -> str | None:
-    """Where the repository or archive that *text* names was fetched to; None for a path, or a Dockerfile's URL."""
-    if build_fetch.is_git(text):
-        repository = build_fetch.parse_git(text)
-        target = os.path.join(aside(), "repository")
-        build_fetch.clone(repository, target, build_fetch.ssh_of_user())
-        return build_fetch.subdirectory_of(target, repository.subdirectory)
-    return None
+def fetched_repository(text: str, aside: Callable[[], str]) -> tuple[str, str]:
+    """Where the directory of a repository that *text* names was fetched to; and the commit."""
+    repository = build_fetch.parse_git(text)
+    target = os.path.join(aside(), "repository")
+    commit = build_fetch.clone(repository, target, build_fetch.ssh_of_user())
+    return build_fetch.subdirectory_of(target, repository.subdirectory), commit
 
 
 def _from_stdin(options: BuildOptions, cache: BuildCache, aside: Callable[[], str]) -> Prepared:

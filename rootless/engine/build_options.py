@@ -57,11 +57,12 @@ class BuildOptions:
     secrets: Sequence[Secret] = ()
     ssh: Sequence[Ssh] = ()
     outputs: Sequence[Output] = ()
+    attestations: Mapping[str, Mapping[str, str]] = {}  # provenance, sbom: and how
     squash: bool = False
     cache_from: Sequence[CacheEntry] = ()
     cache_to: Sequence[CacheEntry] = ()
-    cache_mount_from: str = ""
-    cache_mount_to: str = ""
+    cache_mount_from: CacheEntry | None = None  # local, tar, registry
+    cache_mount_to: CacheEntry | None = None
     allow: Sequence[str] = ()  # network.host, security.insecure
     check: bool = False
     debug_shell: bool = False  # --break

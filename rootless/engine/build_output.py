@@ -9,15 +9,17 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
 
 from rootless.engine.build_caches import COMPRESSIONS
 from rootless.engine.build_options import BuildOptions, Output
 from rootless.engine.build_tree import Directory
 from rootless.engine.build_write import Attributes, Mode, write_tree
 from rootless.engine.context import Engine
+from rootless.engine.image_new import Attach
 from rootless.engine.images import target_reference
 from rootless.errors import InvalidInput
-from rootless.linux.files import replacing
+from rootless.linux.files import replace_file, replacing
 from rootless.spec.reference import parse_reference
 from rootless.store.images import Image
 from rootless.store.layout import remove_path
@@ -26,6 +28,19 @@ from rootless.store.pack import pack
 
 _ENTER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 TREES = ("local", "tar")
+
+
+class Files(NamedTuple):
+    """The files of one platform, and what lies beside them at the root."""
+
+    tree: Directory
+    more: Mapping[str, bytes] = {}
+
+    def write(self, directory: str, look: Attributes) -> None:
+        """Write them all to a directory that is there."""
+        write_tree(directory, self.tree, look)
+        for name, content in self.more.items():
+            replace_file(os.path.join(directory, name), content, 0o644, durable=False)
 
 
 def check(outputs: Sequence[Output], tags: Sequence[str]) -> None:
@@ -67,6 +82,11 @@ def is_pushed(output: Output) -> bool:
     return output.type == "registry" or output.attributes.get("push") == "true"
 
 
+def carries_attestations(output: Output) -> bool:
+    """Whether what is said of the result goes there."""
+    return output.type in TREES or is_archive(output) or is_pushed(output)
+
+
 def needs_image(outputs: Sequence[Output]) -> bool:
     """Whether an image is made."""
     return not outputs or any(output.type not in TREES for output in outputs)
@@ -78,9 +98,14 @@ def stays(outputs: Sequence[Output]) -> bool:
 
 
 def push_images(
-    engine: Engine, output: Output, images: Sequence[Image], names: Sequence[str], options: BuildOptions
+    engine: Engine,
+    output: Output,
+    images: Sequence[Image],
+    names: Sequence[str],
+    options: BuildOptions,
+    attach: Attach | None,
 ) -> str:
-    """Push the image, or an index of several, under each of its names; the digest that it has there."""
+    """Push the image, or an index of several or with what is attached, under each name; the digest it has there."""
     # Only who pushes needs what speaks HTTP.
     from rootless.engine.push import push_images as push
     from rootless.engine.push import push_index
@@ -88,25 +113,32 @@ def push_images(
     compression, digest = output.attributes.get("compression", "gzip"), ""
     for reference in map(parse_reference, names):
         with options.pull_progress() if options.pull_progress else nullcontext() as shown:
-            if len(images) == 1:
+            if len(images) == 1 and attach is None:
                 pushed = push(engine, [(reference, images[0])], compression=compression, progress=shown)[0]
             else:
-                noted = options.index_annotations
                 pushed = push_index(
-                    engine, reference, images, compression=compression, annotations=noted, progress=shown
+                    engine,
+                    reference,
+                    images,
+                    compression=compression,
+                    annotations=options.index_annotations,
+                    attach=attach,
+                    progress=shown,
                 )
             digest = pushed.digest
     return digest
 
 
-def write_archive(engine: Engine, output: Output, images: Sequence[Image], names: Sequence[str]) -> None:
+def write_archive(
+    engine: Engine, output: Output, images: Sequence[Image], names: Sequence[str], attach: Attach | None
+) -> None:
     """An archive of the image, or of an index of several. Raises InvalidInput for a place that cannot be written to."""
     # Only who wants an archive needs what makes one.
     from rootless.engine.save import save_built
 
     form = "oci-archive" if output.type == "oci" else "docker-archive"
     with _written(output.destination) as write:
-        save_built(engine, images, [parse_reference(name) for name in names], write, form=form)
+        save_built(engine, images, [parse_reference(name) for name in names], write, form=form, attach=attach)
 
 
 @contextmanager
@@ -133,7 +165,7 @@ def _umask() -> int:
     return mask
 
 
-def write(output: Output, trees: Mapping[str, Directory], style: WhiteoutStyle, aside: Callable[[], str]) -> None:
+def write(output: Output, trees: Mapping[str, Files], style: WhiteoutStyle, aside: Callable[[], str]) -> None:
     """Write the files of *trees*, each below its name, which may be empty.
 
     Raises InvalidInput for a destination that cannot be written to.
@@ -142,26 +174,26 @@ def write(output: Output, trees: Mapping[str, Directory], style: WhiteoutStyle, 
         _write_tar(output, trees, style, aside())
         return
     try:
-        for name, tree in trees.items():
+        for name, found in trees.items():
             directory = os.path.join(output.destination, name)
             os.makedirs(directory, exist_ok=True)
             # Who may enter the directory shall not become the user by a program of the image's.
-            write_tree(directory, tree, Attributes((0, 0), Mode("ug-s")))
+            found.write(directory, Attributes((0, 0), Mode("ug-s")))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InvalidInput(f"cannot write {output.destination}: {error.strerror}") from error
 
 
-def _write_tar(output: Output, trees: Mapping[str, Directory], style: WhiteoutStyle, place: str) -> None:
+def _write_tar(output: Output, trees: Mapping[str, Files], style: WhiteoutStyle, place: str) -> None:
     """The trees are merged into a directory first, for an archive has hard links and is sorted over all layers."""
     merged = os.path.join(place, "merged")
     os.mkdir(merged, 0o755)
     try:
-        for name, tree in trees.items():
+        for name, found in trees.items():
             if name:
                 os.mkdir(os.path.join(merged, name), 0o755)
-            write_tree(os.path.join(merged, name), tree, Attributes(None, None, True))
+            found.write(os.path.join(merged, name), Attributes(None, None, True))
         fd = os.open(merged, _ENTER)
         try:
             with _written(output.destination) as write_out:

@@ -95,6 +95,12 @@ class Source:
         if patterns:
             self.root = Filtered(root.fds, root.style, patterns)
 
+    def __enter__(self) -> "Source":  # noqa: PYI034  # typing.Self is Python 3.11's
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Keep the digests that were found."""
         if not self._fixed:

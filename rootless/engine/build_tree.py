@@ -42,6 +42,10 @@ class Entry(NamedTuple):
     def is_link(self) -> bool:
         return stat.S_ISLNK(self.status.st_mode)
 
+    @property
+    def is_regular(self) -> bool:
+        return stat.S_ISREG(self.status.st_mode)
+
     def link_text(self) -> str:
         """Where a link leads."""
         return os.readlink(self.name, dir_fd=self.layer_fd)

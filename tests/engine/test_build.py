@@ -413,6 +413,22 @@ def test_cache_mounts_and_steps_are_carried_to_another_store(builder: Builder, t
     assert builder.output("carried", "cat", "/log") == "x\nx\n"
 
 
+@pytest.mark.parametrize("kind", ["tar", "registry"])
+def test_cache_mounts_are_carried_by_an_archive_and_by_a_registry(
+    builder: Builder, registry: Registry, tmp_path: Path, kind: str
+) -> None:
+    builder.write("FROM BASE\nRUN --mount=type=cache,target=/c,id=ci echo x >> /c/log; cat /c/log > /log\n")
+    place = f"type=tar,dest={tmp_path}/mounts.tar" if kind == "tar" else f"type=registry,ref={registry.host}/mounts:1"
+    builder("--cache-mount-from", place, "--cache-mount-to", place)  # the first run finds nothing
+    if kind == "tar":
+        first = (tmp_path / "mounts.tar").read_bytes()
+        builder("--cache-mount-to", place)
+        assert (tmp_path / "mounts.tar").read_bytes() == first
+    builder.box("builder", "prune", "-a", "-f")
+    builder("--cache-mount-from", place, "-t", "carried")
+    assert builder.output("carried", "cat", "/log") == "x\nx\n"
+
+
 def test_a_carried_cache_is_written_over_nothing_that_lies_there(builder: Builder, tmp_path: Path) -> None:
     """A directory that came from anywhere may have links under the names of files that are made for a while."""
     builder.write("FROM BASE\nRUN --mount=type=cache,target=/c,id=ci echo x > /c/log; cp /c/log /log\n")
