@@ -1,7 +1,7 @@
 """What is asked of a service that this machine does not give: refused, or told once and left out.
 
 Refused is what a service may rely on without noticing that it is not there: isolation, credentials, devices. Left out,
-with a warning, is what only bounds or tunes: a service without its limits does the same.
+with a warning, is what only bounds or tunes: a service without it does the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,13 @@ from typing import Any
 
 from rootless.compose.records import Service
 
-_NO_LIMITS = "limits arrive with control groups"
-_LIMITS = (
-    *("blkio_config", "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_rt_period", "cpu_rt_runtime"),
-    *("cpus", "cpuset", "cpu_shares", "mem_limit", "mem_reservation", "memswap_limit", "mem_swappiness"),
-    *("oom_kill_disable", "pids_limit", "cgroup_parent", "device_cgroup_rules"),
-)
+_ROOT_ONLY = "only root can attach a filter of devices to a control group; give the nodes: devices"
+_VERSION_1 = "version 2 of control groups does not have it"
+_WITHOUT: Mapping[str, str] = {
+    **dict.fromkeys(("cpu_rt_period", "cpu_rt_runtime", "mem_swappiness", "oom_kill_disable"), _VERSION_1),
+    **dict.fromkeys(("cpu_count", "cpu_percent"), "it is for Windows"),
+    "device_cgroup_rules": _ROOT_ONLY,
+}
 _REFUSED: Mapping[str, str] = {
     "credential_spec": "credential specifications are for Windows",
     "models": "models are not there",
@@ -34,8 +35,8 @@ def refusals(service: Service) -> Iterator[tuple[str, str]]:
         yield "deploy.resources.reservations.devices", _REFUSED["gpus"]
     if service.isolation not in ("", "default"):
         yield "isolation", "it is for Windows"
-    if service.cgroup not in ("", "private"):
-        yield "cgroup", "only private is there"
+    if service.cgroup not in ("", "private", "host"):
+        yield "cgroup", "private and host are there"
     if service.pre_start:
         yield "pre_start", "hooks are there after the start and before the stop"
     for name, network in service.networks.items():
@@ -52,11 +53,9 @@ def refusals(service: Service) -> Iterator[tuple[str, str]]:
 
 def notices(service: Service) -> Iterator[tuple[str, str]]:
     """(key, why) of what a service asks for and does without."""
-    for key in _LIMITS:
+    for key, why in _WITHOUT.items():
         value: Any = getattr(service, key)
         if value not in (None, "", (), False):
-            yield key, _NO_LIMITS
-    if service.deploy.limits != type(service.deploy.limits)():
-        yield "deploy.resources.limits", _NO_LIMITS
+            yield key, why
     if service.deploy.mode == "global":
         yield "deploy.mode", "there is one machine"

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rootless.compose.records import Device, Healthcheck, Mount, Port, Project, Service, ServiceNetwork
+from rootless.engine.compose_limits import enforced
 from rootless.engine.options import ContainerOptions, DeviceOption, HealthOption, MountOption, NetworkOption
 from rootless.engine.security_options import parse_security_options
 from rootless.engine.userns import parse_userns
@@ -39,6 +40,7 @@ def container_options(
     Raises InvalidInput, HostUnsupported.
     """
     restart, retries = restart_policy(service)
+    limits = enforced(service)
     options: dict[str, Any] = {
         "command": service.command or (),
         "name": name,
@@ -83,6 +85,9 @@ def container_options(
         "sysctls": tuple((key, value or "") for key, value in service.sysctls.items()),
         "ulimits": tuple((key, soft, hard) for key, (soft, hard) in service.ulimits.items()),
         "oom_score": service.oom_score_adj,
+        "limits": limits.limits,
+        "cgroup_parent": limits.parent,
+        "cgroupns": service.cgroup,
         "health": _health(service.healthcheck),
     }
     if service.shm_size is not None:

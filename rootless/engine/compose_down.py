@@ -16,8 +16,8 @@ from rootless.engine.compose_images import remove_images
 from rootless.engine.compose_labels import PROJECT, Member, members, of_service
 from rootless.engine.compose_plan import dependents
 from rootless.engine.compose_resources import remove_files, remove_networks, remove_volumes
+from rootless.engine.compose_start import start_work
 from rootless.engine.compose_tasks import Task, Tell, Work, run_tasks
-from rootless.engine.compose_up import start_work
 from rootless.engine.context import Engine
 from rootless.engine.remove import remove
 from rootless.errors import Conflict, NotFound, RootlessError

@@ -11,14 +11,9 @@ from rootless.engine.compose_images import Shown, ensure_images
 from rootless.engine.compose_labels import ONEOFF, SERVICE, SLUG, container_labels, members, of_service
 from rootless.engine.compose_plan import with_dependencies
 from rootless.engine.compose_resources import ensure_resources, file_mounts
+from rootless.engine.compose_start import StartOptions, start_services
 from rootless.engine.compose_tasks import Tell
-from rootless.engine.compose_up import (
-    UpOptions,
-    check_support,
-    converge,
-    names_of,
-    start_services,
-)
+from rootless.engine.compose_up import UpOptions, check_support, converge, names_of
 from rootless.engine.compose_wait import STARTED, wait_for
 from rootless.engine.context import Engine
 from rootless.engine.options import ContainerOptions, MountOption
@@ -80,7 +75,7 @@ def run(engine: Engine, project: Project, options: RunOptions, tell: Tell) -> tu
     if others:
         up = UpOptions(tuple(needed), recreate="never", limit=options.limit)
         converge(engine, project, others, up, tell)
-        start_services(engine, project, others, up, tell)
+        start_services(engine, project, others, StartOptions(limit=options.limit), tell)
     for name in needed:
         condition = service.depends_on[name].condition
         if condition != STARTED and name in project.services:

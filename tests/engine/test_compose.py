@@ -547,13 +547,26 @@ def test_a_dry_run_tells_what_would_be_done_and_does_nothing(project: Project) -
     assert project.containers()["p-a-1"]["State"] == "running"
 
 
-def test_limits_are_told_of_and_left_out(project: Project) -> None:
+def test_limits_hold_or_are_told_of(project: Project) -> None:
     project.write(
-        "services: {a: {image: IMAGE, command: STAYS, mem_limit: 64m, deploy: {resources: {limits: {cpus: '0.5'}}}}}"
+        """
+services:
+  a: {image: IMAGE, command: STAYS, mem_limit: 64m, deploy: {resources: {limits: {cpus: '0.5', pids: 77}}}}
+  b: {image: IMAGE, command: STAYS, mem_swappiness: 5}
+  c: {image: IMAGE, command: STAYS, mem_limit: 1m, profiles: [never]}
+"""
     )
     done = project("up", "-d")
-    assert "services.a.mem_limit  has no effect" in done.stderr
-    assert "services.a.deploy.resources.limits  has no effect" in done.stderr
+    assert "services.b.mem_swappiness  has no effect: version 2 of control groups" in done.stderr
+    given = project.box.inspect("p-a-1")["HostConfig"]
+    if "services.a  runs without its limits" in done.stderr:
+        assert (given["Memory"], given["NanoCpus"]) == (0, 0)
+        refused = project.box("create", "--memory", "64m", project.box.image, check=False)
+        assert "cannot be enforced" in refused.stderr
+    else:
+        assert (given["Memory"], given["NanoCpus"], given["PidsLimit"]) == (64 << 20, 500_000_000, 77)
+    failed = project("up", "-d", "c", check=False)
+    assert "services.c: Minimum memory limit allowed is 6MB" in failed.stderr
 
 
 def test_rootless_compose_is_a_program_of_its_own(project: Project) -> None:
