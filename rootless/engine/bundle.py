@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 
 from rootless.engine import control_group, host_image, seccomp, storage, userns
 from rootless.engine.context import Engine
@@ -83,14 +84,27 @@ def _account(record: Record) -> Config:
 
 def masked_paths(record: Record) -> list[str]:
     """What of /proc and /sys nobody in the container sees."""
-    if record["privileged"] or record["unmasked"]:
-        return []
-    return [*runtime.MASKED_PATHS, *_throttle_counters()]
+    usual = [] if record["privileged"] else [*runtime.MASKED_PATHS, *_throttle_counters()]
+    masked = record.get("masked_paths") or []
+    return [*_without_unmasked(record, usual), *(path for path in masked if path not in usual)]
 
 
 def readonly_paths(record: Record) -> list[str]:
     """What of /proc nobody in the container changes."""
-    return [] if record["privileged"] or record["unmasked"] else list(runtime.READONLY_PATHS)
+    return [] if record["privileged"] else _without_unmasked(record, runtime.READONLY_PATHS)
+
+
+def _without_unmasked(record: Record, paths: Sequence[str]) -> list[str]:
+    """*paths* but for those that --security-opt names, or that begin as a pattern there, or all of them."""
+    patterns = record.get("unmasked_paths") or (["ALL"] if record.get("unmasked") else [])
+    if "ALL" in patterns:
+        return []
+    return [path for path in paths if not any(_matches(path, pattern) for pattern in patterns)]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether *pattern* is the path, or ends in "*" and begins it."""
+    return path == pattern or (pattern.endswith("*") and path.startswith(pattern[:-1]))
 
 
 def _throttle_counters() -> list[str]:
@@ -118,6 +132,9 @@ def process(record: Record, window_size: tuple[int, int]) -> Config:
         ],
         "init": record["init"],
     }
+    for key, member in (("apparmor_profile", "apparmorProfile"), ("selinux_label", "selinuxLabel")):
+        if label := record.get(key):
+            described[member] = label
     if record["oom_score"] is not None:
         described["oomScoreAdj"] = record["oom_score"]
     if rows and columns:
@@ -176,7 +193,11 @@ def _root_mounts(engine: Engine, record: Record, directory: str) -> list[Config]
 
 def _system_mounts(record: Record, host_network: bool) -> list[Config]:
     # proc shows a pid namespace, and may be mounted only by its owner: of the machine's own there is just a bind.
-    proc = _bind("/proc", "/proc", ["nosuid", "noexec", "nodev"]) if record["pid"] == "host" else runtime.PROC_MOUNT
+    proc = (
+        _bind("/proc", "/proc", ["nosuid", "noexec", "nodev"])
+        if record["pid"] == "host"
+        else _with(runtime.PROC_MOUNT, record.get("proc_options") or [])
+    )
     mounts = [proc, *runtime.DEV_MOUNTS]
     if record["ipc"] == "host":
         mounts = [m for m in mounts if m["destination"] != "/dev/mqueue"]

@@ -60,8 +60,8 @@ def inspect_container(engine: Engine, container_id: str) -> dict[str, Any]:
         "Driver": engine.storage_driver,
         "Platform": "linux",
         "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "ProcessLabel": record.get("selinux_label") or "",
+        "AppArmorProfile": record.get("apparmor_profile") or "",
         "ExecIDs": None,
         "HostConfig": _host_config(engine, record),
         "GraphDriver": {"Name": engine.storage_driver, "Data": _graph_data(engine, record, directory)},
@@ -154,7 +154,14 @@ def _security_options(record: Record) -> list[str]:
     options = ["no-new-privileges"] if record["no_new_privileges"] else []
     if filtered := record.get("seccomp"):
         options.append(f"seccomp={filtered}")
-    return options + (["systempaths=unconfined"] if record["unmasked"] else [])
+    unmasked = record.get("unmasked_paths") or (["ALL"] if record.get("unmasked") else [])
+    for name, paths in (("mask", record.get("masked_paths")), ("unmask", unmasked)):
+        if paths:
+            options.append("systempaths=unconfined" if paths == ["ALL"] else f"{name}={':'.join(paths)}")
+    for name in ("apparmor_profile", "selinux_label"):
+        if label := record.get(name):
+            options.append(f"{'apparmor' if name == 'apparmor_profile' else 'label'}={label}")
+    return options
 
 
 def _security(record: Record) -> dict[str, Any]:

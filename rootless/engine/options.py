@@ -112,7 +112,11 @@ class ContainerOptions:
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool | None = None
-    unmasked: bool = False  # --security-opt systempaths=unconfined
+    masked_paths: tuple[str, ...] = ()  # besides the usual ones
+    unmasked_paths: tuple[str, ...] = ()  # of the usual ones, "/proc/*" among them; "ALL"
+    proc_options: tuple[str, ...] = ()  # of the file system at /proc, proc(5)
+    apparmor_profile: str = ""
+    selinux_label: str = ""
     seccomp: str = ""  # "builtin", "unconfined", or a profile's text; "" for what is usual
     sysctls: tuple[tuple[str, str], ...] = ()
     ulimits: tuple[tuple[str, int, int], ...] = ()  # name without RLIMIT_, soft, hard

@@ -156,9 +156,16 @@ def test_shm_has_the_size_that_was_asked_for(bundled: Bundled) -> None:
 def test_what_tells_of_the_host_is_masked_unless_privileged(bundled: Bundled) -> None:
     assert bundled()["linux"]["maskedPaths"] == list(MASKED_PATHS)
     assert bundled()["linux"]["readonlyPaths"] == list(READONLY_PATHS)
-    for option in ("privileged", "unmasked"):
-        linux = bundled(**{option: True})["linux"]
+    for option, value in (("privileged", True), ("unmasked_paths", ("ALL",))):
+        linux = bundled(**{option: value})["linux"]
         assert (linux["maskedPaths"], linux["readonlyPaths"]) == ([], [])
+
+
+def test_masks_are_added_and_taken_off_one_by_one(bundled: Bundled) -> None:
+    linux = bundled(masked_paths=("/etc/secret",), unmasked_paths=("/sys/*", "/proc/sys", "/proc/kcore"))["linux"]
+    kept = [path for path in MASKED_PATHS if not path.startswith("/sys/") and path != "/proc/kcore"]
+    assert linux["maskedPaths"] == [*kept, "/etc/secret"]
+    assert linux["readonlyPaths"] == [path for path in READONLY_PATHS if path != "/proc/sys"]
 
 
 def test_name_files_are_the_containers_own_unless_the_user_mounts_others(bundled: Bundled, tmp_path: Path) -> None:

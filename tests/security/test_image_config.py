@@ -94,7 +94,7 @@ UNKNOWN = {
     "mounts": [{"type": "bind", "source": "/", "destination": "/host"}],
     "privileged": True,
     "cap_add": ["ALL"],
-    "unmasked": True,
+    "unmasked_paths": ["ALL"],
     "devices": [["/dev/null", "/dev/x", "rwm"]],
     "auto_remove": False,
     "AttachStdin": True,
