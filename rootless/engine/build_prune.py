@@ -7,6 +7,7 @@ first, as their layers are above those of the others.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.build_steps import sweep_locks, timestamp
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import remove_layers
@@ -90,6 +91,7 @@ def prune(
         removed.append(entry)
     cache.forget_values()
     freed += _remove_layers(engine, removed)
+    events.pruned(engine, events.BUILDER, freed)
     return Pruned(removed, freed)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
-from rootless.engine import control
+from rootless.engine import control, events
 from rootless.engine.context import Engine
 from rootless.engine.image_config import config_of_container
 from rootless.engine.image_new import make_image
@@ -69,6 +69,9 @@ def commit(engine: Engine, container_id: str, name: str, options: CommitOptions)
         image = make_image(engine, base, _document(engine, record, base, config, options, bool(layers)), layers)
     if reference:
         engine.images.tag(reference, image.id)
+        events.of_image(engine, image, "tag", reference.familiar)
+    shown = reference.familiar if reference else ""
+    events.of_container(engine, record, "commit", comment=options.message, imageID=image.id, imageRef=shown)
     return image
 
 

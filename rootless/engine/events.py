@@ -2,7 +2,7 @@
 
     emit(engine, "volume", "create", name, {"driver": "local"})     any object
     of_container(engine, record, "create")                         one with a record, whose attributes are added
-    of_image(engine, "tag", image_id, "busybox:latest")            one that is in the store
+    of_image(engine, image, "tag", "busybox:latest")               an image that is in the store
 
 Names, attributes and order are Docker's. What happens while a container runs is told by its monitor
 (runtime/events.py): start, die, oom, kill, pause, unpause, health_status, network disconnect, volume unmount.
@@ -13,8 +13,10 @@ Telling costs a write to a file in memory, and never fails: see store/events.py.
 from collections.abc import Iterable, Mapping
 
 from rootless.engine.context import Engine
+from rootless.spec.reference import Reference
 from rootless.store import events
 from rootless.store.containers import Record
+from rootless.store.images import Image
 from rootless.store.networks import BRIDGE, Network
 
 CONTAINER, IMAGE, VOLUME, NETWORK, BUILDER = "container", "image", "volume", "network", "builder"
@@ -35,9 +37,31 @@ def of_container(engine: Engine, record: Record, action: str, **more: str) -> No
     emit(engine, CONTAINER, action, record["id"], {**attributes_of(record), **more})
 
 
+def of_volume(engine: Engine, name: str, action: str) -> None:
+    """Tell of a volume."""
+    emit(engine, VOLUME, action, name, {"driver": "local"})
+
+
 def of_network(engine: Engine, network: Network, action: str, **more: str) -> None:
     """Tell of a network; of its "connect" and "disconnect" with container=ID."""
     emit(engine, NETWORK, action, network.id, {"name": network.name, "type": network.driver, **more})
+
+
+def of_image(engine: Engine, image: Image, action: str, name: str = "") -> None:
+    """Tell of an image that is in the store, with its labels and the *name* that it is about, or its id."""
+    labels = engine.images.config(image).config.labels
+    emit(engine, IMAGE, action, image.id, {**labels, "name": name or image.id})
+
+
+def transferred(engine: Engine, image: Image, action: str, reference: Reference) -> None:
+    """Tell of a "pull" or "push", which are about the name."""
+    labels = engine.images.config(image).config.labels
+    emit(engine, IMAGE, action, reference.familiar, {**labels, "name": reference.familiar_name})
+
+
+def pruned(engine: Engine, kind: str, freed: int) -> None:
+    """Tell that all of a kind were removed that nobody used, and the bytes that freed."""
+    emit(engine, kind, "prune", "", {"reclaimed": str(freed)})
 
 
 def connected(engine: Engine, record: Record, endpoints: Iterable[Record]) -> None:
@@ -45,6 +69,12 @@ def connected(engine: Engine, record: Record, endpoints: Iterable[Record]) -> No
     for endpoint in endpoints:
         attributes = {"container": record["id"], "name": endpoint["name"], "type": BRIDGE}
         emit(engine, NETWORK, "connect", endpoint["network"], attributes)
+
+
+def disconnected(engine: Engine, container_id: str, endpoint: Record) -> None:
+    """Tell that a container is on a network no more (an entry of its record's networks)."""
+    attributes = {"container": container_id, "name": endpoint["name"], "type": BRIDGE}
+    emit(engine, NETWORK, "disconnect", endpoint["id"], attributes)
 
 
 def mounted(engine: Engine, record: Record) -> None:

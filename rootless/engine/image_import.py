@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from io import FileIO
 from typing import Any, NamedTuple
 
-from rootless.engine import build_fetch
+from rootless.engine import build_fetch, events
 from rootless.engine.config_changes import apply_changes
 from rootless.engine.context import Engine
 from rootless.engine.image_new import make_image
@@ -70,6 +70,7 @@ def import_image(engine: Engine, source_fd: int, name: str, options: ImportOptio
         image = make_image(engine, None, document, [layer])
     if reference:
         engine.images.tag(reference, image.id)
+    events.of_image(engine, image, "import")
     return image
 
 

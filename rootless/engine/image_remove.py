@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple, TypeVar
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.images import find_image, find_name, image_lock, with_names
 from rootless.errors import Conflict, CorruptData, NotFound
@@ -158,6 +159,7 @@ def _untag(engine: Engine, image: Image, name: Reference) -> Removed:
         engine.images.save(record._replace(repo_digests=kept))
     else:
         engine.images.untag(name)
+    events.emit(engine, events.IMAGE, "untag", image.id, {"name": image.id})
     return Removed(untagged=name.familiar)
 
 
@@ -165,6 +167,7 @@ def _delete(engine: Engine, image: Image, steps: Sequence[Removed] = ()) -> Remo
     """Remove the image, with the names that it still has. Hold its lock."""
     done = [*steps, *(_untag(engine, image, name) for name in _names(engine, engine.images.load(image.id)))]
     engine.images.remove(image.id)
+    events.emit(engine, events.IMAGE, "delete", image.id, {"name": image.id})
     layers, freed = remove_layers(engine, list(reversed(image.layers)))
     freed += remove_blobs(engine, [image.id, Digest(image.manifest["digest"]), *image.blobs])
     return Removal([*done, Removed(deleted=image.id), *(Removed(deleted=layer) for layer in layers)], freed)

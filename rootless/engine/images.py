@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import NamedTuple
 
-from rootless.engine import host_image
+from rootless.engine import events, host_image
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.spec.platform import acceptable, parse_platform
@@ -168,6 +168,7 @@ def tag_image(engine: Engine, source: str, target: str) -> None:
     with engine.layout.lock(image_lock(image.id), shared=True):
         engine.images.load(image.id)
         engine.images.tag(reference, image.id)
+    events.of_image(engine, image, "tag", reference.familiar)
 
 
 def target_reference(text: str) -> Reference:

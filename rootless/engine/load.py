@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.layer_making import (
     Layer,
@@ -285,6 +286,7 @@ def _load_one(engine: Engine, found: _Found, shown: Progress) -> Loaded:
             _settle_blob(engine, found, layer)
         document = (found.document, found.manifest.media_type)
         image = record_image(engine, document, found.config, layers, tags=found.tags)
+    events.of_image(engine, image, "load")
     replaced = [(tag, old.id) for tag, old in before.items() if old and old.id != image.id]
     return Loaded(image, found.tags, tuple(replaced))
 

@@ -2,6 +2,7 @@
 
 import os
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id
 from rootless.engine.options import ContainerOptions, MountOption
@@ -79,7 +80,10 @@ def _destination(path: str) -> str:
 def _volume(engine: Engine, option: MountOption) -> Record:
     name = option.source or random_id()
     labels = dict(option.volume_labels)
+    is_new = not option.source or not os.path.exists(engine.volumes.place(name))
     volume = engine.volumes.create(name, now(), labels=labels, options={}, anonymous=not option.source)
+    if is_new:
+        events.of_volume(engine, name, "create")
     return _mount_record(option, source=volume.mountpoint, name=name, anonymous=not option.source)
 
 

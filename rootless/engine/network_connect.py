@@ -6,7 +6,7 @@ change the interfaces in the container, and then its state, which its monitor ke
 
 from typing import Any, NamedTuple
 
-from rootless.engine import attachment, networks
+from rootless.engine import attachment, events, networks
 from rootless.engine.attachment import hand_over, write_name_files
 from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
@@ -52,6 +52,7 @@ def connect(engine: Engine, names: Names, option: NetworkOption) -> None:
                 )
             change(engine, wanted, "connect", endpoint=asked)
         engine.containers.save(wanted)
+    events.of_network(engine, network, "connect", container=container_id)
 
 
 def _check_modes(record: Record, network: Network) -> None:
@@ -119,6 +120,7 @@ def disconnect(engine: Engine, names: Names, *, force: bool) -> None:
         if state["status"] in LIVE and any(known["network"] == endpoint["id"] for known in attached):
             change(engine, wanted, "disconnect", network=endpoint["id"])
         engine.containers.save(wanted)
+    events.disconnected(engine, container_id, endpoint)
 
 
 def _find_endpoint(engine: Engine, record: Record, names: Names, *, force: bool) -> Record:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id
 from rootless.engine.networks import bridge
@@ -67,7 +68,9 @@ def create_network(engine: Engine, options: NetworkOptions) -> Network:
             icc=icc,
             egress=options.egress,
         )
-        return engine.networks.create(network)
+        created = engine.networks.create(network)
+    events.of_network(engine, created, "create")
+    return created
 
 
 def _check(options: NetworkOptions) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.logs import nanoseconds
 from rootless.engine.network_inspect import networks_in_use, users
@@ -31,6 +32,7 @@ def remove_network(engine: Engine, name: str, *, force: bool) -> None:
                 hint="stop these containers, or take them off: rootless network disconnect",
             )
         engine.networks.remove(network)
+    events.of_network(engine, network, "destroy")
 
 
 def prune_networks(engine: Engine, *, until: int | None, labels: Callable[[Mapping[str, str]], bool]) -> list[str]:
@@ -47,4 +49,6 @@ def prune_networks(engine: Engine, *, until: int | None, labels: Callable[[Mappi
             if until is None or nanoseconds(network.created) < until:
                 engine.networks.remove(network)
                 removed.append(network.name)
+                events.of_network(engine, network, "destroy")
+    events.pruned(engine, events.NETWORK, 0)
     return removed

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.image_remove import Removal, remove_unused_image, sweep
 from rootless.engine.images import ImageFilter, list_images
-from rootless.engine.listing import list_containers, size_on_disk
+from rootless.engine.listing import list_containers, own_size
 from rootless.engine.remove import remove
 from rootless.engine.volumes import Pruned
 from rootless.errors import Conflict, NotFound
@@ -24,13 +25,14 @@ def prune_containers(engine: Engine, *, until: int | None, labels: Callable[[Map
         too_young = until is not None and listed.created > until
         if listed.is_live or too_young or not labels(listed.record["labels"]):
             continue
-        size = size_on_disk(engine, listed.record)[0]
+        size = own_size(engine, listed.record)
         try:
             remove(engine, listed.record["id"], force=False, volumes=False)
         except (Conflict, NotFound):
             continue  # started or removed meanwhile
         names.append(listed.record["id"])
         freed += size
+    events.pruned(engine, events.CONTAINER, freed)
     return Pruned(names, freed)
 
 
@@ -50,4 +52,5 @@ def prune_images(
         steps += removal.steps
         freed += removal.freed
     removal = sweep(engine)
+    events.pruned(engine, events.IMAGE, freed + removal.freed)
     return Removal([*steps, *removal.steps], freed + removal.freed)

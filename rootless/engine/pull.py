@@ -7,6 +7,7 @@ was downloaded stays where a pull is killed, and the next one goes on from there
 from contextlib import ExitStack, closing, suppress
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.layer_making import (
     Layer,
@@ -69,6 +70,7 @@ def pull(engine: Engine, reference: Reference, *, platform: str = "", progress: 
                 digests=[f"{reference.name}@{resolved.digest}"],
                 tags=[reference] if reference.tag and not reference.digest else [],
             )
+    events.transferred(engine, image, "pull", reference)
     return Pulled(image, resolved.digest, before is None or before.id != image.id)
 
 

@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_EXCEPTION, wait
 from contextlib import ExitStack
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.cancelling_pool import CancellingPool
 from rootless.engine.context import Engine
 from rootless.engine.image_new import (
@@ -167,6 +168,7 @@ def _push_one(
     data, media_type = replace_layers(manifest, image.manifest["media_type"], blobs)
     digest = pusher.push_manifest(reference, data, media_type)
     _remember(engine, image, f"{reference.name}@{digest}")
+    events.transferred(engine, image, "push", reference)
     return Pushed(reference, digest, len(data), media_type)
 
 
@@ -254,11 +256,7 @@ class _Job:
                 self._shown.status(layer.shown, outcome.text)
                 self._remember(layer, known.blob)
                 return known.blob
-        path = self._engine.layout.aside()
-        with ExitStack() as held:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            held.callback(os.close, fd)
-            os.unlink(path)
+        with self._engine.layout.nameless() as fd:
             self._shown.status(layer.shown, "Compressing")
             blob = compressed(self._engine, self._image, layer.place, self._compression, fd)
             self._send(layer, blob, _reading_file(fd), ())

@@ -86,7 +86,7 @@ def remove_anonymous_volumes(engine: Engine, record: Record) -> None:
                     engine.volumes.remove(name)
                 except NotFound:
                     continue
-                events.emit(engine, events.VOLUME, "destroy", name, {"driver": "local"})
+                events.of_volume(engine, name, "destroy")
 
 
 def volume_users(engine: Engine, name: str) -> list[str]:

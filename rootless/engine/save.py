@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.image_new import Attach, IndexRow, index_document, layer_descriptors, platform_of, replace_layers
 from rootless.engine.images import check_platform, find_image, find_name, image_lock
@@ -86,6 +87,8 @@ def save(
         parts = _Parts({}, {})
         opened = [_open(engine, saved, parts, held) for saved in images.values()]
         _write_archive(engine, opened, parts.blobs, write, form)
+    for saved in images.values():
+        events.of_image(engine, saved.image, "save")
 
 
 def save_built(
@@ -183,10 +186,7 @@ def _compress(
     engine: Engine, image: Image, place: int, descriptor: Descriptor, held: ExitStack
 ) -> tuple[Descriptor, _Blob]:
     """A compressed blob of a layer that was here before an image came that has it compressed, or was made here."""
-    path = engine.layout.aside()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    held.callback(os.close, fd)
-    os.unlink(path)
+    fd = held.enter_context(engine.layout.nameless())
     made = compressed(engine, image, place, layer_compression(descriptor.media_type), fd)
     return (descriptor if made.digest == descriptor.digest else made), _Blob(made.size, fd=fd)
 

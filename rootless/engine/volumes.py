@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.engine.names import random_id
 from rootless.engine.remove import volume_users
@@ -45,11 +46,14 @@ def create_volume(
         )
     _check_options(options)
     with engine.layout.lock("volumes"):
+        is_new = not name or not os.path.exists(engine.volumes.place(name))
         volume = engine.volumes.create(
             name or random_id(), now(), labels=dict(labels), options=dict(options), anonymous=not name
         )
         if "device" in volume.options:
             _link(volume)
+    if is_new:
+        events.of_volume(engine, volume.name, "create")
     return volume
 
 
@@ -145,6 +149,7 @@ def remove_volume(engine: Engine, name: str, *, force: bool) -> None:
         if users:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(users)}]")
         engine.volumes.remove(name)
+    events.of_volume(engine, name, "destroy")
 
 
 def prune_volumes(engine: Engine, *, every: bool, labels: Callable[[Mapping[str, str]], bool]) -> Pruned:
@@ -164,4 +169,6 @@ def prune_volumes(engine: Engine, *, every: bool, labels: Callable[[Mapping[str,
                 engine.volumes.remove(volume.name)
                 names.append(volume.name)
                 freed += size
+                events.of_volume(engine, volume.name, "destroy")
+    events.pruned(engine, events.VOLUME, freed)
     return Pruned(names, freed)
