@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(_verb(options.arguments[0])(options, options.arguments[1:]))
     except (RootlessError, FlagError, OSError) as error:
         _complain(options, _told(error))
-        sys.exit(getattr(error, "exit_status", None) or 1)
+        sys.exit(1)  # whatever it was, as runc and crun do
 
 
 def _told(error: BaseException) -> str:

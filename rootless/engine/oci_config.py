@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from rootless.errors import HostUnsupported, InvalidInput, NotFound
-from rootless.linux import namespaces
+from rootless.linux import capabilities, namespaces
 from rootless.linux.directories import runtime_directory
 from rootless.runtime import user_namespace
 from rootless.spec import runtime_check
@@ -37,12 +37,23 @@ def load(bundle: str, name: str = "config.json") -> Config:
         raise type(error)(f"{name}: {error}", hint=error.hint) from error
     config["linux"] = config.get("linux") or {}
     config["linux"]["namespaces"] = config["linux"].get("namespaces") or []
+    _drop_unknown_capabilities(config["process"])
     for member in ("mounts", "hooks", "annotations"):
         if config.get(member) is None:
             config.pop(member, None)
     if not os.path.isdir(os.path.join(bundle, config["root"]["path"])):
         raise InvalidInput(f"{name}: root.path: {config['root']['path']} is no directory of the bundle")
     return config
+
+
+def _drop_unknown_capabilities(process: Config) -> None:
+    """What this kernel, or this version, does not know is warned of, and left out (config.md, "capabilities")."""
+    for kind, names in (process.get("capabilities") or {}).items():
+        unknown = sorted(set(names or ()).difference(capabilities.NAMES))
+        if unknown:
+            process["capabilities"][kind] = [name for name in names if name not in unknown]
+            if kind == "bounding":
+                os.write(2, f"rootless-oci: unknown capabilities are left out: {', '.join(unknown)}\n".encode())
 
 
 def limits(config: Config) -> Config:

@@ -157,7 +157,8 @@ def find_user(process: Config, annotations: Config, root_fd: int) -> User:
     passwd = read_file(root_fd, "/etc/passwd")
     if text is None:
         known = resolve(str(user.get("uid", 0)), passwd, b"")
-        return User(user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [], known.home, known.name)
+        home = known.home if known.name else "/"
+        return User(user.get("uid", 0), user.get("gid", 0), user.get("additionalGids") or [], home, known.name)
     extra = [g for g in (annotations.get(GROUPS) or "").split(",") if g]
     return resolve(text, passwd, read_file(root_fd, "/etc/group"), extra)
 

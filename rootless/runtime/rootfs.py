@@ -94,11 +94,16 @@ def plan(config: Config) -> list[Operation]:
         operations.append(_mount_operation(m))
         # Not into a directory of the user's that is mounted at /dev.
         if m["destination"] == "/dev" and m.get("type") == "tmpfs":
-            operations += [Device(path, number) for path, number in _KNOWN_DEVICES.items()]
-            operations += _LINKS
+            operations += _default_devices()
+    if not any(m["destination"] == "/dev" for m in config.get("mounts", ())):
+        operations += _default_devices()
     for device in config.get("linux", {}).get("devices") or ():
         operations.append(_device_operation(device))
     return operations
+
+
+def _default_devices() -> list[Operation]:
+    return [*(Device(path, number) for path, number in _KNOWN_DEVICES.items()), *_LINKS]
 
 
 def plan_masks(config: Config) -> list[Operation]:
@@ -503,9 +508,12 @@ def write_sysctls(sysctls: dict[str, str], root_fd: int) -> None:
 
 def enter(root_fd: int) -> None:
     """Make *root_fd* the root of this process, and let go of the host's tree."""
+    old_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.fchdir(root_fd)
     mounts.pivot_root(".", ".")
-    # The old root is now mounted over the new one; taking it off leaves no way back.
+    # The old root is now mounted over the new one; taking it off leaves no way back. "." would still be the new one.
+    os.fchdir(old_fd)
+    os.close(old_fd)
     mounts.mount("", ".", "", mounts.MS_REC | mounts.MS_SLAVE)
     mounts.umount2(".", mounts.MNT_DETACH)
     os.chdir("/")
