@@ -55,7 +55,7 @@ from rootless.engine.build_stage import StageBuild
 from rootless.engine.build_steps import Steps, sweep_locks
 from rootless.engine.context import Engine
 from rootless.engine.options import ContainerOptions, NetworkOption
-from rootless.errors import HostUnsupported, RootlessError
+from rootless.errors import RootlessError
 from rootless.spec.platform import Platform, host_platform, parse_platform
 
 _POLL_SECONDS = 0.1
@@ -210,8 +210,6 @@ class _Build:
 
     def _open_context(self, name: str, place: str) -> None:
         """A named context that is a directory, a repository or an archive's URL."""
-        if place.startswith("oci-layout://"):
-            raise HostUnsupported(f"build context {name}: oci-layout is not there", hint="load it first: rootless load")
         shown = f"context {name}"
         if build_fetch.is_git(place):
             directory, _ = build_context.fetched_repository(place, self._aside)

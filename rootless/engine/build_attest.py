@@ -140,6 +140,10 @@ def _parameters(options: BuildOptions, is_full: bool) -> dict[str, Any]:
 
 def _materials(sources: Sources) -> Iterator[dict[str, Any]]:
     for wanted, base in sources.images.items():
+        if wanted.is_layout:
+            manifest = base.image.manifest["digest"]
+            yield {"uri": f"oci-layout://{wanted.name}", "digest": dict([manifest.split(":", 1)])}
+            continue
         named = [parse_reference(text) for text in base.image.repo_digests]
         digest = next((str(reference.digest) for reference in named), "")
         row: dict[str, Any] = {"uri": _purl(parse_reference(wanted.name).with_default_tag(), base.config.platform)}

@@ -4,7 +4,7 @@ A name here means one image, mostly this machine's. One for another platform is 
 has for both; it is pulled by that, so that the name goes on to mean what it did, and both are of one version.
 """
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import NamedTuple
 
 from rootless.engine.build_options import BuildOptions
@@ -65,6 +65,8 @@ class Bases:
                 lock.close()
 
     def _find(self, wanted: ImageOf) -> tuple[Image, ImageConfig]:
+        if wanted.is_layout:
+            return self._from_layout(wanted)
         first = wanted.name not in self._asked
         self._asked.add(wanted.name)
         pull = "always" if self._options.pull and first else "missing"
@@ -76,6 +78,15 @@ class Bases:
                 return sibling, self._engine.images.config(sibling)
         options = ContainerOptions(name, pull=pull, platform=wanted.platform, progress=self._options.pull_progress)
         return find_image(self._engine, options)
+
+    def _from_layout(self, wanted: ImageOf) -> tuple[Image, ImageConfig]:
+        # Few builds begin with a layout.
+        from rootless.engine.build_layout import image_of_layout
+
+        platform = parse_platform(wanted.platform) if wanted.platform else host_platform()
+        progress = self._options.pull_progress
+        with progress() if progress else nullcontext() as shown:
+            return image_of_layout(self._engine, wanted.name, platform, shown)
 
     def _sibling(self, wanted: ImageOf, known: Image) -> tuple[str, Image | None]:
         """What to call the image that is to *known* what *wanted* asks for; and it itself, if it is here."""

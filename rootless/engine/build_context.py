@@ -3,7 +3,7 @@
     PATH               a directory, read where it is and by descriptor
     -                  standard input: a tar archive that is the context, or a Dockerfile with no context
     http(s)://…        a tar archive or a Dockerfile that is fetched; or, where it names a repository, cloned by git
-    docker-image://…   an image, for --build-context
+    docker-image://…   an image, for --build-context; oci-layout://… likewise, in a directory (build_layout.py)
 
 A link in a context never leads out of it, that of the Dockerfile and .dockerignore themselves included (B01). A
 Dockerfile that is named with -f may be anywhere, since the user has named it.

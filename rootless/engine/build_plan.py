@@ -14,6 +14,7 @@ from rootless.spec.platform import Platform
 
 SCRATCH = "scratch"
 IMAGE = "docker-image://"  # begins the place of a named context that is an image
+LAYOUT = "oci-layout://"  # and of one in a directory
 
 
 class StageOf(NamedTuple):
@@ -27,6 +28,7 @@ class ImageOf(NamedTuple):
 
     name: str
     platform: str = ""  # "" is the build's
+    is_layout: bool = False  # *name* is a place of an OCI layout, which only the command line can name
 
 
 class ContextOf(NamedTuple):
@@ -135,8 +137,11 @@ def global_variables(
 def _reference(text: str, before: Sequence[Stage], contexts: Mapping[str, str]) -> Reference:
     if text in contexts or text.lower() in contexts:
         name = text if text in contexts else text.lower()
-        image = contexts[name].startswith(IMAGE)
-        return ImageOf(contexts[name].removeprefix(IMAGE)) if image else ContextOf(name)
+        if contexts[name].startswith(IMAGE):
+            return ImageOf(contexts[name].removeprefix(IMAGE))
+        if contexts[name].startswith(LAYOUT):
+            return ImageOf(contexts[name].removeprefix(LAYOUT), is_layout=True)
+        return ContextOf(name)
     names = {stage.name: number for number, stage in enumerate(before) if stage.name}
     if text.lower() in names:
         return StageOf(names[text.lower()])

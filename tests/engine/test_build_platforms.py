@@ -1,6 +1,7 @@
 """build --platform: an index of images for several platforms, its caches, and what cannot be run here."""
 
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -9,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.account import installation as fresh
 from tests.support.containers import Box
-from tests.support.layout import NATIVE
+from tests.support.images import layout_of
+from tests.support.layout import NATIVE, Layout
 from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
@@ -124,3 +127,46 @@ def test_annotations_of_manifests_and_of_the_index(builder: Builder, registry: R
     assert index["annotations"] == {"b": "2", "c": "3"}
     manifest = remote(f"{name.rpartition(':')[0]}@{index['manifests'][0]['digest']}", "--raw")
     assert manifest["annotations"] == {"a": "1", "c": "3"}
+
+
+def test_images_of_a_layout_are_contexts(builder: Builder, scratch: Path, tmp_path: Path) -> None:
+    layout = layout_of("multiarch", scratch)
+    context = f"lay=oci-layout://{layout.path}"
+    text = "FROM lay\nCOPY --from=lay /architecture /copy\n"
+    builder(text, "--build-context", context, "--platform", f"linux/{FOREIGN}", "-o", str(tmp_path / "out"))
+    assert (tmp_path / "out/copy").read_text() == FOREIGN
+    builder("FROM lay\nRUN echo runs > /x\n", "--build-context", f"{context}@{layout.top['digest']}", "-t", "native")
+    assert builder.box("run", "--rm", "native", "cat", "/x").stdout == "runs\n"
+    for place, expected in (
+        (f"{layout.path}:nothing", "nothing is not there"),
+        (f"{tmp_path}/missing", "No such file or directory"),
+    ):
+        failed = builder(text, "--build-context", f"lay=oci-layout://{place}", check=False)
+        assert expected in failed.stderr
+    # Only the command line names places of this machine.
+    failed = builder(f"FROM oci-layout://{layout.path}\n", check=False)
+    assert "invalid reference" in failed.stderr
+
+
+def test_a_layout_that_is_not_what_it_says_is_refused(builder: Builder, scratch: Path, tmp_path: Path) -> None:
+    """A blob that holds something else, one that leads out of the layout: hostile layouts."""
+    whole = layout_of("busybox", scratch)
+    [layer] = whole.load(whole.top)["layers"]
+    for number, spoil in enumerate(("content", "link")):
+        copy = Layout(Path(shutil.copytree(whole.path, tmp_path / f"layout{number}")))
+        path = copy.blob(layer)
+        data = path.read_bytes()
+        path.unlink()
+        if spoil == "content":
+            path.write_bytes(data[:-1] + b"x")
+        else:
+            (tmp_path / "outside").write_bytes(data)
+            path.symlink_to(tmp_path / "outside")
+        config = copy.load(copy.load(copy.top)["config"])
+        text = f"FROM lay\nLABEL of={config['architecture']}\n"
+        with fresh() as other:
+            (builder.place / "Dockerfile").write_text(text)
+            place = f"lay=oci-layout://{copy.path}"
+            failed = other.run("build", "--build-context", place, str(builder.place), check=False)
+            assert failed.returncode == 1, failed.stderr
+            assert "blob" in failed.stderr or "No such file" in failed.stderr
