@@ -1,5 +1,6 @@
 """What a container can see of the machine and do to it: descriptors, terminals, kernel files, processes, mounts."""
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -328,6 +329,21 @@ def test_a_namespace_record_of_another_process_is_not_believed(box: Box, bystand
                 os.kill(sleeper, signal.SIGKILL)
     finally:
         record.write_text(before)
+
+
+# Keys (X17)
+
+
+@needs_probe
+def test_each_program_has_a_session_keyring_of_its_own(box: Box) -> None:  # X17
+    """Of the container, and of each exec, whose caller has one of his own outside."""
+    keyctl, session = "250", "0xfffffffd"  # KEYCTL_GET_KEYRING_ID of KEY_SPEC_SESSION_KEYRING
+    with running(box.rootless, box.image, "--security-opt", "seccomp=unconfined") as container:
+        asked = (keyctl, "0", session, "0")
+        rings = [int(box.rootless.run("exec", container, "/probe", *asked).stdout.split()[-1], 16) for _ in range(2)]
+        assert all(0 < ring < 2**31 for ring in rings), rings
+        outside = ctypes.CDLL(None, use_errno=True).syscall(250, 0, -3, 0)
+        assert len({*rings, outside}) == 3
 
 
 # Mounts, control groups, sockets (X19 to X21)
