@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "tag": "image:tag",
     "top": "looking:top",
     "unpause": "lifecycle:unpause",
+    "update": "update:update",
     "version": "system:version",
     "wait": "lifecycle:wait",
 }
@@ -117,6 +118,7 @@ MANAGEMENT: dict[str, dict[str, str]] = {
         "stop": "lifecycle:stop",
         "top": "looking:top",
         "unpause": "lifecycle:unpause",
+        "update": "update:update",
         "wait": "lifecycle:wait",
     },
     "image": {
@@ -212,6 +214,7 @@ SUMMARIES: dict[str, str] = {
     "lifecycle:stop": "Stop one or more running containers",
     "looking:top": "Display the running processes of a container",
     "lifecycle:unpause": "Unpause all processes within one or more containers",
+    "update:update": "Update configuration of one or more containers",
     "lifecycle:wait": "Block until one or more containers stop, then print their exit codes",
     "archive:export": "Export a container's filesystem as a tar archive",
     "archive:import_command": "Import the contents from a tarball to create a filesystem image",
