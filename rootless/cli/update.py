@@ -11,10 +11,10 @@ from rootless.errors import InvalidInput
 class UpdateOptions(LimitOptions):
     """The options of update."""
 
-    restart: RestartPolicy = value(
+    restart: RestartPolicy | None = value(
         "--restart",
         parse=parse_restart,
-        default=RestartPolicy("no", 0),
+        default=None,
         metavar="policy",
         help="Restart policy to apply when a container exits (no, always, unless-stopped, on-failure[:max-retries])",
     )
@@ -35,10 +35,9 @@ class UpdateOptions(LimitOptions):
 def update(options: UpdateOptions) -> int:
     """Update configuration of one or more containers"""
     limits = given_limits(options)
-    restart = options.restart if options.changed("restart") else None
-    if not limits and restart is None:
+    if not limits and options.restart is None:
         raise InvalidInput("you must provide one or more flags when using this command")
     engine = engine_of(options)
     return for_each(
-        options.arguments, lambda name: update_container(engine, engine.containers.find(name), limits, restart)
+        options.arguments, lambda name: update_container(engine, engine.containers.find(name), limits, options.restart)
     )
