@@ -148,13 +148,9 @@ def restart(options: StopOptions) -> int:
     """Restart one or more containers"""
     engine = engine_of(options)
     timeout = options.timeout if options.changed("timeout") else None
-
-    def stop_and_start(name: str) -> None:
-        container_id = engine.containers.find(name)
-        control.stop(engine, container_id, options.signal, timeout)
-        running.start_detached(engine, container_id)
-
-    return for_each(options.arguments, stop_and_start)
+    return for_each(
+        options.arguments, lambda name: running.restart(engine, engine.containers.find(name), options.signal, timeout)
+    )
 
 
 class KillOptions(Options):

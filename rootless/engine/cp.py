@@ -21,6 +21,7 @@ from io import FileIO
 from threading import Thread
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.container_root import Root, opened_root
 from rootless.engine.context import Engine
 from rootless.engine.cp_paths import STREAM, Place, absolute, check_places, means_content, place
@@ -74,13 +75,16 @@ def copy(
         _check_output(target.path)
     try:
         with opened_root(engine, container_id) as root:
+            record = engine.containers.load(container_id)
             if source.container:
-                return _copy_out(root, source, target.path, options, write, progress)
-            read_only = engine.containers.load(container_id)["read_only"]
-            return _copy_in(root, source.path, target, options, read_only, progress)
+                done = _copy_out(root, source, target.path, options, write, progress)
+            else:
+                done = _copy_in(root, source.path, target, options, record["read_only"], progress)
     except OSError as error:
         name = f"{os.fsdecode(error.filename)}: " if error.filename is not None else ""
         raise RootlessError(f"{name}{error.strerror}") from error
+    events.of_container(engine, record, "archive-path" if source.container else "extract-to-dir")
+    return done
 
 
 # --- out of a container

@@ -27,14 +27,9 @@ def emit(engine: Engine, kind: str, action: str, identifier: str, attributes: Ma
     events.append(engine.layout, kind, action, identifier, attributes or {})
 
 
-def attributes_of(record: Record) -> dict[str, str]:
-    """What every event of a container says of it: its labels, its image and its name."""
-    return {**record["labels"], "image": record["image"], "name": record["name"]}
-
-
 def of_container(engine: Engine, record: Record, action: str, **more: str) -> None:
     """Tell of a container."""
-    emit(engine, CONTAINER, action, record["id"], {**attributes_of(record), **more})
+    emit(engine, CONTAINER, action, record["id"], {**events.attributes_of(record), **more})
 
 
 def of_volume(engine: Engine, name: str, action: str) -> None:
@@ -95,6 +90,6 @@ def monitor_settings(engine: Engine, record: Record) -> Record:
     """What the monitor of the container needs for its own events (runtime/events.py)."""
     return {
         "path": events.journal_path(engine.layout),
-        "attributes": attributes_of(record),
+        "attributes": events.attributes_of(record),
         "volumes": [mount["name"] for mount in record["mounts"] if mount["type"] == "volume"],
     }

@@ -5,6 +5,7 @@ links, sockets are left out, attributes are kept (SCHILY.xattr). A container tha
 meanwhile is left out, and a file has the length that it had when it was come to.
 """
 
+from rootless.engine import events
 from rootless.engine.container_root import opened_root
 from rootless.engine.context import Engine
 from rootless.store.pack import TreeWriter
@@ -17,3 +18,4 @@ def export(engine: Engine, container_id: str, write: Write) -> None:
         writer = TarWriter(write)
         TreeWriter(writer).write_below(root.fd)
         writer.finish()
+    events.of_container(engine, engine.containers.load(container_id), "export")

@@ -10,7 +10,7 @@ from rootless.engine import attachment, events, network_options
 from rootless.engine.attach import Attachment, parse_detach_keys
 from rootless.engine.configuration import load_configuration
 from rootless.engine.context import Engine
-from rootless.engine.control import pass_signal, require, wait
+from rootless.engine.control import pass_signal, require, stop, wait
 from rootless.engine.create import create
 from rootless.engine.options import ContainerOptions
 from rootless.engine.remove import remove_ended
@@ -166,6 +166,13 @@ def start_detached(engine: Engine, container_id: str, prepared: Prepared | None 
             start(engine, record, monitor, attach=False)
         except AlreadyRunning:
             return  # somebody else was faster
+
+
+def restart(engine: Engine, container_id: str, signum: int | None, timeout: float | None) -> None:
+    """restart: end it as stop() does, and start it in the background."""
+    stop(engine, container_id, signum, timeout)
+    start_detached(engine, container_id)
+    events.of_container(engine, engine.containers.load(container_id), "restart")
 
 
 def detach_bytes(text: str) -> bytes:

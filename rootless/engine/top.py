@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from rootless.engine import events
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, InvalidInput
 from rootless.runtime.freezer import members
@@ -77,6 +78,7 @@ def top(engine: Engine, container_id: str, options: list[str]) -> tuple[list[str
         raise Conflict(f"container {container_id[:12]} is not running")
     engine.enter_namespace()
     processes = [p for pid in sorted(members(state["pid"])) if (p := _read(pid))]
+    events.of_container(engine, engine.containers.load(container_id), "top")
     return [_COLUMNS[c][0] for c in columns], [[_COLUMNS[c][1](p) for c in columns] for p in processes]
 
 

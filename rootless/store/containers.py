@@ -16,6 +16,7 @@ from typing import Any
 
 from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound
 from rootless.linux import cgroups, files, processes
+from rootless.store import events
 from rootless.store.layout import Layout, load_record, remove_path, save_record
 
 Record = dict[str, Any]
@@ -179,6 +180,9 @@ class Containers:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         state.update(status="exited", pid=0, exit_code=EXIT_UNKNOWN, finished_at=now)
         self.save_state(container_id, state)
+        with suppress(NotFound, CorruptData):
+            attributes = {**events.attributes_of(self.load(container_id)), "exitCode": str(EXIT_UNKNOWN)}
+            events.append(self._layout, "container", "die", container_id, attributes)
 
     def has_monitor(self, container_id: str) -> bool:
         """Whether the monitor of the container is alive: whether somebody holds its lock."""

@@ -11,6 +11,7 @@ Docker's events do when its daemon ends. Two files of a mebibyte hold some thous
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any
 
 from rootless.linux import journal
 from rootless.spec.event import Event, to_line
@@ -22,6 +23,11 @@ _NAME = "events"
 def journal_path(layout: Layout) -> str:
     """Where the events of a store are told: for its monitors too."""
     return layout.run_path(_NAME)
+
+
+def attributes_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """What every event of a container says of it: its labels, its image and its name."""
+    return {**record["labels"], "image": record["image"], "name": record["name"]}
 
 
 def append(layout: Layout, kind: str, action: str, identifier: str, attributes: Mapping[str, str]) -> None:
