@@ -1,18 +1,19 @@
 """What the process that serves gives up once it has its layers and its mount.
 
 It works on names and bytes that a hostile container chose. If it is taken over all the same, what is left is a process
-that can read and write files as root of its namespace, which its work is: it has those capabilities that file
-operations take, can gain none, starts no program, has no network, mounts nothing, traces nobody, and shows its memory
-to nobody. Calls that certainly are an attack kill it; the list names what is forbidden rather than what is allowed, for
-the C library's choice of calls for files changes, and a call it does not expect to fail would be a file that cannot be
-read. On an architecture whose call numbers are not known the rest of it holds.
+that can read files as root of its namespace, and change those of the upper layer, which its work is: it has those
+capabilities that file operations take, can gain none, starts no program, has no network, mounts nothing, traces nobody,
+and shows its memory to nobody. Calls that certainly are an attack kill it; the list names what is forbidden rather than
+what is allowed, for the C library's choice of calls for files changes, and a call it does not expect to fail would be a
+file that cannot be read. On an architecture whose call numbers are not known, or a kernel without Landlock, the rest of
+it holds.
 """
 
 import os
 import resource
 import struct
 
-from fuse import syscalls
+from fuse import landlock, syscalls
 
 # capabilities(7)
 _CAP_CHOWN, _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH, _CAP_FOWNER, _CAP_FSETID = 0, 1, 2, 3, 4
@@ -49,16 +50,17 @@ setresgid 119 149, setgroups 116 159, fanotify_init 300 262, vhangup 153 58, use
 _CLONE, _CLONE3, _SECCOMP = (56, 220), (435, 435), (317, 277)
 
 
-def confine(*, trusted: bool) -> str:
+def confine(*, trusted: bool, writable: "tuple[bytes, ...] | None" = None) -> str:
     """Be what the module says; with *trusted*, attributes `trusted.*` still work. What is missing here, or "".
 
-    Raises OSError.
+    Where *writable* says so, nothing is changed but what is below these directories (landlock.py). Raises OSError.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # it would be the containers' files
     _drop_capabilities((*KEPT, _CAP_SYS_ADMIN) if trusted else KEPT)
     syscalls.prctl(syscalls.PR_SET_DUMPABLE, 0)
     syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1)
-    return _filter(os.uname().machine)
+    unlocked = "" if writable is None else landlock.restrict(writable)
+    return "; ".join(filter(None, (unlocked, _filter(os.uname().machine))))
 
 
 def _drop_capabilities(keep: tuple[int, ...]) -> None:

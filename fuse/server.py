@@ -48,6 +48,7 @@ def _serve(channel: socket.socket, command: Command, supervisor: int) -> None:
 
     operations, scheduler = _load()
     union = Union(command.options)
+    writable = tuple(os.path.abspath(path) for path in (command.options.upper, command.options.work) if path)
     os.chdir("/")
     try:
         channel.send(b"loaded")
@@ -57,7 +58,7 @@ def _serve(channel: socket.socket, command: Command, supervisor: int) -> None:
         operations.start(union, fd, command.options.debug)
         if not command.foreground:
             be_silent()
-        sandbox.confine(trusted=_is_root_of_all(command.options))
+        sandbox.confine(trusted=_is_root_of_all(command.options), writable=writable)
         signal.signal(signal.SIGUSR1, lambda *_: scheduler.stop())
         scheduler.run()
     finally:

@@ -1,6 +1,7 @@
 """What the server cannot do any more, tried on a process of its own, as root of a user namespace."""
 
 import ctypes
+import errno
 import os
 import signal
 import socket
@@ -10,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from fuse import sandbox
+from fuse import landlock, sandbox
 from tests.support.userns import in_namespace
 
 pytestmark = pytest.mark.kernel
 PR_GET_DUMPABLE = 3
 
 
-def confined(attempt: Callable[[], object]) -> str:
+def confined(attempt: Callable[[], object], writable: "tuple[bytes, ...] | None" = None) -> str:
     """What becomes of *attempt* in the sandbox: its result, the OSError, or the signal that killed the process."""
 
     def child() -> str:
@@ -25,7 +26,7 @@ def confined(attempt: Callable[[], object]) -> str:
         pid = os.fork()
         if pid == 0:
             try:
-                assert sandbox.confine(trusted=False) == ""
+                assert sandbox.confine(trusted=False, writable=writable) == ""
                 os.write(tell_fd, str(attempt()).encode())
             except OSError as error:
                 os.write(tell_fd, os.strerror(error.errno or 0).encode())
@@ -90,6 +91,43 @@ def test_files_can_be_made_and_given_away(tmp_path: Path) -> None:
         assert confined(work) == "text 104000 5 7"
     finally:
         in_namespace(lambda: os.unlink(tmp_path / "file"))
+
+
+@pytest.mark.skipif(landlock.version() < 2, reason="the kernel has no Landlock of version 2")
+def test_nothing_is_changed_but_what_is_below_the_upper_layer(tmp_path: Path) -> None:
+    upper, work, other = (tmp_path / name for name in ("upper", "work", "other"))
+    for directory in (upper, work, other):
+        directory.mkdir()
+    (other / "file").write_text("read me")
+    other_fd = os.open(other, os.O_PATH | os.O_DIRECTORY)
+    attempts: list[Callable[[], object]] = [
+        lambda: (other / "file").write_text("x"),
+        lambda: os.open("file", os.O_WRONLY, dir_fd=other_fd),
+        lambda: os.unlink("file", dir_fd=other_fd),
+        lambda: os.mkdir("new", dir_fd=other_fd),
+        lambda: os.mknod(other / "whiteout", 0o020000, 0),
+        lambda: os.symlink("/", other / "link"),
+        lambda: os.link(other / "file", upper / "linked"),
+        lambda: os.rename(upper / "moved", other / "moved"),
+    ]
+
+    def work_then_attack() -> str:
+        (work / "moved").write_text("moved")
+        os.rename(work / "moved", upper / "moved")
+        assert (other / "file").read_text() == "read me"
+        refused = []
+        for attempt in attempts:
+            try:
+                attempt()
+                refused.append("done")
+            except OSError as error:
+                refused.append("refused" if error.errno in (errno.EACCES, errno.EXDEV) else str(error))
+        return " ".join(refused)
+
+    try:
+        assert confined(work_then_attack, (bytes(upper), bytes(work))) == " ".join(["refused"] * len(attempts))
+    finally:
+        os.close(other_fd)
 
 
 def test_threads_can_be_started() -> None:
