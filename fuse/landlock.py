@@ -5,11 +5,11 @@ left out: rules of the first version forbid every move between directories, so i
 owners and attributes are not covered by any version.
 """
 
-import ctypes
 import os
 import struct
 
-_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every architecture
+from fuse import syscalls
+
 _VERSION, _PATH_BENEATH = 1, 1
 
 # <linux/landlock.h>
@@ -20,12 +20,13 @@ _SINCE = ((3, _TRUNCATE), (5, _IOCTL_DEV))
 _SCOPES_SINCE, _ABSTRACT_SOCKETS_AND_SIGNALS = 6, 0b11
 _LEAST = 2
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def version() -> int:
     """The version that the kernel speaks; 0 where there is none, or it is switched off."""
-    return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)))
+    try:
+        return syscalls.landlock_create_ruleset(b"", _VERSION)
+    except OSError:
+        return 0
 
 
 def restrict(writable: "tuple[bytes, ...]") -> str:
@@ -40,23 +41,16 @@ def restrict(writable: "tuple[bytes, ...]") -> str:
     changes |= sum(right for since, right in _SINCE if known >= since)
     attributes = struct.pack("=QQQ", changes | EXECUTE, 0, _ABSTRACT_SOCKETS_AND_SIGNALS)
     size = len(attributes) if known >= _SCOPES_SINCE else 16 if known >= 4 else 8
-    ruleset_fd = _call(_CREATE_RULESET, attributes, ctypes.c_size_t(size), 0)
+    ruleset_fd = syscalls.landlock_create_ruleset(attributes[:size], 0)
+    rights = changes & ~_IOCTL_DEV
     try:
         for path in writable:
             directory_fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                _call(_ADD_RULE, ruleset_fd, _PATH_BENEATH, struct.pack("=Qi", changes & ~_IOCTL_DEV, directory_fd), 0)
+                syscalls.landlock_add_rule(ruleset_fd, _PATH_BENEATH, struct.pack("=Qi", rights, directory_fd))
             finally:
                 os.close(directory_fd)
-        _call(_RESTRICT_SELF, ruleset_fd, 0)
+        syscalls.landlock_restrict_self(ruleset_fd)
     finally:
         os.close(ruleset_fd)
     return ""
-
-
-def _call(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(number, *arguments))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"landlock: {os.strerror(code)}")
-    return result

@@ -79,6 +79,21 @@ def seccomp_filter(program: bytes, number: int) -> None:
                 raise  # before Linux 4.17 there is no such flag
 
 
+def landlock_create_ruleset(attributes: bytes, flags: int) -> int:
+    """landlock_create_ruleset(2); no *attributes* where a flag asks for what there is."""
+    return _check(_libc.syscall(444, attributes or None, ctypes.c_size_t(len(attributes)), flags), "landlock")
+
+
+def landlock_add_rule(ruleset_fd: int, kind: int, attributes: bytes) -> None:
+    """landlock_add_rule(2)."""
+    _check(_libc.syscall(445, ruleset_fd, kind, attributes, 0), "landlock")
+
+
+def landlock_restrict_self(ruleset_fd: int) -> None:
+    """landlock_restrict_self(2)."""
+    _check(_libc.syscall(446, ruleset_fd, 0), "landlock")
+
+
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 AT_EMPTY_PATH = 0x1000
 

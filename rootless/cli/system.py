@@ -3,7 +3,7 @@
 from typing import Any
 
 from rootless.cli import streams
-from rootless.cli.command import NO_ARGUMENTS, Options, command, text
+from rootless.cli.command import NO_ARGUMENTS, Options, command, flag, text
 from rootless.cli.formats import document_for
 from rootless.cli.opening import engine_of
 from rootless.cli.table import aligned
@@ -18,21 +18,32 @@ class FormatOptions(Options):
     format: str = text("-f", "--format", help="Format output using a custom template: 'json', or a Go template")
 
 
+class InfoOptions(FormatOptions):
+    """What only info has."""
+
+    security: bool = flag("--security", help="Show what protects the machine and the account, and what is missing")
+
+
 @command(
     "info",
     "",
-    FormatOptions,
+    InfoOptions,
     NO_ARGUMENTS,
     examples="""
+        What an administrator could do for the isolation of containers:
+            $ {path} --security
         How users are mapped into containers, for a script:
             $ {path} --format '{{.Rootless.UserNamespace.Rung}}'
     """,
 )
-def info(options: FormatOptions) -> None:
+def info(options: InfoOptions) -> None:
     """Display what this machine allows and what is used of it
 
     Warnings say what does not work as well as it could, and what an administrator would have to do.
     """
+    if options.security:
+        _write_security(options)
+        return
     document = machine.info(engine_of(options), debug=options.settings.debug)
     if options.format:
         streams.write(_formatted(document, options.format))
@@ -40,6 +51,19 @@ def info(options: FormatOptions) -> None:
     streams.write("".join(f"{line}\n" for line in _info_lines(document)) + "\n")
     streams.flush()
     streams.write_error("".join(f"{line}\n" for line in document["Warnings"]))
+
+
+def _write_security(options: InfoOptions) -> None:
+    from rootless.engine import info_security  # who asks for it only
+
+    found = info_security.findings(engine_of(options))
+    if options.format:
+        streams.write(_formatted(info_security.document(found), options.format))
+        return
+    for finding in found:
+        streams.write(f"{'ok     ' if finding.holds else 'MISSING'} {finding.name}: {finding.value}\n")
+        if finding.remedy:
+            streams.write(f"          {finding.remedy}\n")
 
 
 @command("version", "", FormatOptions, NO_ARGUMENTS)
