@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError
 from rootless.linux import mounts, namespaces, processes, terminals
@@ -102,6 +103,8 @@ def _run(
     rootfs.enter(root_fd)
     extras.set_root_propagation(config)
 
+    if gate_fd is not None:
+        _check_program(process, user)
     channel.send(to_parent, channel.READY)
     if gate_fd is not None:
         to_parent.close()
@@ -352,6 +355,25 @@ def _candidates(name: str, environment: dict[bytes, bytes]) -> list[bytes]:
     path = environment.get(b"PATH", b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
     directories = [directory for directory in path.split(b":") if directory] if name else []
     return [found for d in directories if _exists(found := d.rstrip(b"/") + b"/" + os.fsencode(name))]
+
+
+def _check_program(process: Config, user: User) -> None:
+    """Raise what execve(2) would, as far as that can be seen: who only creates a container hears of it then."""
+    name = process["args"][0]
+    candidates = _candidates(name, build_environment(process.get("env") or (), user))
+    modes = []
+    for candidate in candidates:
+        try:
+            modes.append(os.stat(candidate).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            return  # the program's own user may see more
+    if not modes:
+        where = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+        raise CommandNotFound(f"exec: {name!r}: {where}")
+    if not any(stat.S_ISREG(mode) and mode & 0o111 for mode in modes):
+        raise CommandNotExecutable(f"exec: {name!r}: permission denied")
 
 
 def _exec(arguments: list[str], candidates: list[bytes], environment: dict[bytes, bytes]) -> None:
