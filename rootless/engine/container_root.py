@@ -36,10 +36,14 @@ _NAME_FILES = {f"/etc/{name}" for name in ("hosts", "hostname", "resolv.conf")}
 
 
 class Root(NamedTuple):
-    """A container's root: a descriptor to look paths up from, and whether somebody else may be changing it."""
+    """A container's root: a descriptor to look paths up from, and whether somebody else may be changing it.
+
+    *is_joined*: this process has entered the container's own user namespace for it, and sees the ids of that.
+    """
 
     fd: int
     is_live: bool
+    is_joined: bool = False
 
 
 @contextmanager
@@ -62,7 +66,8 @@ def opened_root(engine: Engine, container_id: str, *, mounted: bool = True) -> I
         else:
             fd = _of_stopped(engine, record, mounted, held)
         held.callback(os.close, fd)
-        yield Root(fd, state["status"] in LIVE)
+        is_live = state["status"] in LIVE
+        yield Root(fd, is_live, is_live and bool(record.get("userns")))
 
 
 def _of_running(record: Record, state: Record, mounted: bool) -> int:

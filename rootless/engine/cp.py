@@ -166,7 +166,7 @@ def _copy_in(
     with _local_source(source, options.follow_link) as source_fd:
         source_is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         where = place(absolute(source, os.getcwd()), source_is_directory, path, is_directory)
-        owner = _numbers_here() if options.archive else _root_owner
+        owner = _numbers_here(root) if options.archive else _root_owner
         with (
             _directory_in_root(root.fd, where.directory, target, read_only) as top_fd,
             _Pipe(source_fd, where.name, progress) as pipe,
@@ -264,8 +264,10 @@ def _root_owner(member: Member) -> tuple[int, int]:
     return 0, 0
 
 
-def _numbers_here() -> Owner:
+def _numbers_here(root: Root) -> Owner:
     """The ids that a file has on the machine, instead of those that it shows in the user's namespace."""
+    if root.is_joined:
+        return lambda member: (member.uid, member.gid)  # there the user has his own number
     uids, gids = _outside("uid"), _outside("gid")
     return lambda member: (uids(member.uid), gids(member.gid))
 

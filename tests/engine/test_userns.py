@@ -117,6 +117,8 @@ class TestKeepId:
         assert box("exec", "-u", "0", name, "sh", "-c", root).stdout.split() == ["0", "mine", "y"]
         (shared / "in").write_text("in\n")
         box("cp", str(shared / "in"), f"{name}:/etc/in")
+        box("cp", "-a", str(shared / "in"), f"{name}:/etc/mine")
+        assert box("exec", name, "stat", "-c", "%u", "/etc/in", "/etc/mine").stdout.split() == ["0", str(ME)]
         box("cp", f"{name}:/tmp/of-user", str(shared / "out"))
         assert (shared / "out").read_text() == "x\n"
         assert (shared / "out").stat().st_uid == ME

@@ -243,6 +243,18 @@ def test_setuid_gains_containers_root_unless_it_is_forbidden(box: Box) -> None: 
         assert "NoNewPrivs:\t1" in box.sh("grep NoNewPrivs /proc/self/status", *options)
 
 
+@pytest.mark.fuse
+@pytest.mark.parametrize("mode", ["keep-id", "nomap", "auto"])
+def test_setuid_in_a_namespace_of_its_own_gains_that_ones_root(box: Box, mode: str) -> None:  # X14
+    """Root there is a subordinate id: the map says so, and the user's own id is not the one that is gained."""
+    options = ["--userns", mode, "-u", "900"]
+    [answer] = box.probe(*GETEUID, options=options, program="/setuid-probe")
+    assert answer.result == 0
+    first = box.sh("head -1 /proc/self/uid_map", *options).split()
+    assert first[0] == "0"
+    assert int(first[1]) > 0  # in the user's namespace, where the user is 0
+
+
 def test_no_new_privileges_holds_in_exec_and_health_checks(box: Box) -> None:  # X14
     check = ["--health-interval", "20ms", "--health-cmd", "/setuid-probe 107 > /tmp/h.new && mv /tmp/h.new /tmp/health"]
     options = ["--security-opt", "no-new-privileges", "-u", "1000", *check]
