@@ -9,6 +9,7 @@ from rootless.engine.context import Engine
 from rootless.engine.network_options import has_networks
 from rootless.errors import Conflict, HostUnsupported, InvalidInput
 from rootless.linux import capabilities, namespaces
+from rootless.runtime import sealed
 from rootless.spec import runtime
 from rootless.spec.runtime import Config
 from rootless.store.containers import Record
@@ -333,6 +334,8 @@ def _namespaces(engine: Engine, record: Record) -> list[Config]:
                     f"--{kind} container: shares what belongs to another user namespace than --userns gives",
                     hint="leave one of them out",
                 )
+            if kind == "pid":
+                _check_neighbour(engine, mode.partition(":")[2])
             pid = _running_pid(engine, mode.partition(":")[2])
             wanted.append({"type": kind, "path": f"/proc/{pid}/ns/{files[kind]}"})
         elif mode in ("", "none", "private", "shareable") or (kind == "network" and has_networks(mode)):
@@ -340,6 +343,21 @@ def _namespaces(engine: Engine, record: Record) -> list[Config]:
         else:
             raise InvalidInput(f"invalid {kind} mode: {mode}")
     return wanted
+
+
+def _check_neighbour(engine: Engine, name: str) -> None:
+    """Refuse to start a container where another one could trace it while it still has the machine's files.
+
+    The kernel lets nobody trace a process of ours but where the interpreter belongs to the user, is therefore started
+    from a sealed mount of it, and so belongs to the user's namespace, in which CAP_SYS_PTRACE counts (X02).
+    """
+    other = engine.containers.load(engine.containers.find(name))
+    if sealed.is_users() and "CAP_SYS_PTRACE" in granted(other):
+        raise Conflict(
+            f"cannot join the pid namespace of container {name}: it has CAP_SYS_PTRACE, and with a Python of your own"
+            " it could look into what starts there",
+            hint="use a Python that belongs to root, as the distribution's does, or leave the capability out",
+        )
 
 
 def _running_pid(engine: Engine, name: str) -> int:

@@ -200,6 +200,16 @@ def test_nor_while_a_neighbour_starts_in_our_pid_namespace(  # X02
     assert canary.changes() == []
 
 
+def test_who_may_trace_us_gets_no_company_where_he_could(installed: Installed) -> None:  # X02
+    """CAP_SYS_PTRACE counts in the user's namespace, to which processes belong that run a Python of the user's."""
+    for powers in (["--cap-add", "SYS_PTRACE"], ["--privileged"]):
+        with running(installed.rootless, installed.image, *powers) as container:
+            words = ("run", "--rm", f"--pid=container:{container}", installed.image, "true")
+            done = installed.rootless.run(*words, check=False)
+            assert done.returncode == (125 if installed.is_users else 0)
+            assert ("CAP_SYS_PTRACE" in done.stderr) == installed.is_users
+
+
 # What is loaded once we are inside (X10, P02, CVE-2019-14271)
 
 CALLS = "openat,openat2,open,execve,execveat,setns,pivot_root,chroot,clone,clone3,fork,vfork,connect,mmap"
