@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,15 +47,16 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, runtime: Runtime) -> Iterator[PodmanOfOurs]:
+def podman(runtime: Runtime) -> Iterator[PodmanOfOurs]:
     if not Podman.is_here():
         pytest.skip("podman is not installed")
-    made = PodmanOfOurs(tmp_path_factory.mktemp("podman"))
+    made = PodmanOfOurs(Path(tempfile.mkdtemp(prefix="podman")))
     archive = runtime.bundle / "rootfs.tar"
     subprocess.run(["tar", "-C", str(runtime.bundle / "rootfs"), "-cf", str(archive), "."], check=True)
     made.run("import", str(archive), "busybox")
     yield made
     made.close()
+    shutil.rmtree(made.directory)
 
 
 def test_podman_runs_containers_to_their_end(podman: PodmanOfOurs) -> None:
