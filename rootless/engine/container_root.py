@@ -24,7 +24,7 @@ from rootless.engine import bundle, storage, userns
 from rootless.engine.context import Engine
 from rootless.errors import Conflict, RootlessError
 from rootless.linux import mounts, namespaces, processes
-from rootless.runtime import channel, nested, rootfs
+from rootless.runtime import channel, nested, root_mount, rootfs
 from rootless.runtime.union_server import UnionServer
 from rootless.spec.runtime import Config
 from rootless.store.containers import LIVE, Record
@@ -139,7 +139,7 @@ def _mount(config: Config, directory: str, settings: dict[str, Any] | None, *, r
         if server:
             server.serve(os.dup(fuse_fd))
 
-    root_fd = rootfs.mount_root(config, directory, serve)
+    root_fd = root_mount.mount_root(config, directory, serve)
     rootfs.perform(rootfs.plan(config), root_fd, directory)
     if read_only:
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)

@@ -15,7 +15,17 @@ import stat
 from rootless.errors import CommandNotExecutable, CommandNotFound, InvalidInput, RootlessError
 from rootless.linux import mounts, namespaces, processes, terminals
 from rootless.linux.inroot import make_directories, open_in_root, read_regular
-from rootless.runtime import account, channel, credentials, extras, isolation, process_attributes, rootfs, seccomp
+from rootless.runtime import (
+    account,
+    channel,
+    credentials,
+    extras,
+    isolation,
+    process_attributes,
+    root_mount,
+    rootfs,
+    seccomp,
+)
 from rootless.runtime.extras import Extras
 from rootless.runtime.seccomp import Filter
 from rootless.runtime.users import User, resolve
@@ -77,7 +87,7 @@ def _run(
     if extra.keyring:
         namespaces.new_session_keyring()
     _set_up_namespaces(config, to_parent)
-    root_fd = rootfs.mount_root(config, bundle, lambda fd: channel.send(to_parent, channel.UNION, b"", (fd,)))
+    root_fd = root_mount.mount_root(config, bundle, lambda fd: channel.send(to_parent, channel.UNION, b"", (fd,)))
     operations = rootfs.plan(config)
     if is_nested(config):
         operations = rootfs.hold_sources(operations, bundle)
@@ -100,7 +110,7 @@ def _run(
     credentials.set_limits(process)
     if "hooks" in config:
         extras.run_create_hooks(config, extra, to_parent)
-    rootfs.enter(root_fd)
+    root_mount.enter(root_fd)
     extras.set_root_propagation(config)
 
     if gate_fd is not None:
