@@ -1,5 +1,6 @@
 """rootless-oci: the command line of an OCI runtime, as runc and crun have it."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ Verb = Callable[[GlobalOptions, Sequence[str]], int]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The console script."""
+    gc.disable()  # nothing here lives long
     words = list(sys.argv[1:] if argv is None else argv)
     options = GlobalOptions()
     try:

@@ -1,6 +1,5 @@
 """From a bundle to what is run: its configuration, checked, with defaults, and with ids as they are where we run."""
 
-import copy
 import json
 import os
 from typing import Any
@@ -80,7 +79,7 @@ def translate_ids(config: Config) -> Config:
     linux = config["linux"]
     if os.geteuid() == 0 or not (linux.get("uidMappings") or linux.get("gidMappings")):
         return config
-    translated = copy.deepcopy(config)
+    translated = {**config, "linux": dict(linux)}
     enter_namespace()
     for kind in ("uid", "gid"):
         rows = namespaces.id_map(kind)

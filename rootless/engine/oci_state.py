@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from rootless.errors import Conflict, InvalidInput, NotFound
 from rootless.linux import files, processes
 from rootless.linux.directories import runtime_directory
-from rootless.runtime.cgroup import Cgroup
 from rootless.spec import runtime
 from rootless.store.layout import remove_path
 
@@ -42,8 +41,13 @@ class Record(NamedTuple):
             return "stopped"
         if os.path.exists(os.path.join(self.directory, "gate")):
             return "created"
-        paused = Cgroup(self.cgroup).is_frozen() if self.cgroup else os.path.exists(self.path("paused"))
+        paused = self._is_frozen() if self.cgroup else os.path.exists(self.path("paused"))
         return "paused" if paused else "running"
+
+    def _is_frozen(self) -> bool:
+        from rootless.runtime.cgroup import Cgroup
+
+        return Cgroup(self.cgroup).is_frozen()
 
     def path(self, name: str) -> str:
         """Of a file of its directory."""

@@ -28,7 +28,6 @@ from rootless.spec.json_shape import (
     strings,
 )
 from rootless.spec.runtime import Config
-from rootless.spec.seccomp import parse as parse_seccomp
 
 NAMESPACE_TYPES = ("cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts")
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
@@ -121,7 +120,10 @@ def _annotations(value: Any, where: str) -> None:
 
 
 def _seccomp(value: Any, where: str) -> None:
-    parse_seccomp(value, where)
+    # Few bundles of callers have one that is short to read, and many have none.
+    from rootless.spec.seccomp import parse
+
+    parse(value, where)
     if "compiled" in value:
         raise InvalidInput(f"{where}.compiled: only rootless itself writes that")
 
