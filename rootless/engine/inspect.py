@@ -172,10 +172,16 @@ def _security(record: Record) -> dict[str, Any]:
         "Capabilities": bundle.granted(record),  # at most: only root has them
         "NoNewPrivileges": record["no_new_privileges"],
         "Seccomp": seccomp.profile_name(record),
+        "AppArmorProfile": record.get("apparmor_profile") or "",
+        "SELinuxLabel": record.get("selinux_label") or "",
         "MaskedPaths": bool(bundle.masked_paths(record)),
+        "ReadonlyPaths": bool(bundle.readonly_paths(record)),
         "UserNamespace": userns.mode(record) or "the user's",
+        **userns.maps(record),
         "SharedNamespaces": shared,
         "WritableRoot": not record["read_only"],
+        "WritableHostPaths": [m["source"] for m in record["mounts"] if m["type"] == "bind" and not m["read_only"]],
+        "Devices": [device[0] for device in record["devices"]],
         "Privileged": record["privileged"],
     }
 

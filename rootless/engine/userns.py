@@ -197,6 +197,12 @@ def mode(record: Record) -> str:
     return str(userns["mode"]) if userns else ""
 
 
+def maps(record: Record) -> dict[str, list[list[int]]]:
+    """The maps, for `inspect`: rows of the first id inside, the first in the user's namespace, and how many."""
+    userns = record.get("userns") or {"uids": [], "gids": []}
+    return {"Uids": userns["uids"], "Gids": userns["gids"]}
+
+
 def user(record: Record) -> str:
     """Who runs the container's program, and what exec runs, unless it says so: "", a name or a number, a group."""
     userns = record.get("userns")

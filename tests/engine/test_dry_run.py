@@ -67,10 +67,17 @@ def test_inspect_says_what_holds(box: Box) -> None:
         "Capabilities": plain["Security"]["Capabilities"],
         "NoNewPrivileges": False,
         "Seccomp": "builtin",
+        "AppArmorProfile": "",
+        "SELinuxLabel": "",
         "MaskedPaths": True,
+        "ReadonlyPaths": True,
         "UserNamespace": "the user's",
+        "Uids": [],
+        "Gids": [],
         "SharedNamespaces": {},
         "WritableRoot": True,
+        "WritableHostPaths": [],
+        "Devices": [],
         "Privileged": False,
     }
     assert len(plain["Security"]["Capabilities"]) == 14

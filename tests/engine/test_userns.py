@@ -125,6 +125,8 @@ class TestKeepId:
         assert {"A /root/of-root", "A /etc/in", "A /tmp/of-user"} <= set(box("diff", name).stdout.splitlines())
         document = box.inspect(name)
         assert (document["HostConfig"]["UsernsMode"], document["Security"]["UserNamespace"]) == ("keep-id", "keep-id")
+        assert document["Security"]["Uids"][0][:2] == [0, 1]
+        assert document["Security"]["WritableHostPaths"] == [str(shared)]
         box("commit", name, "test:kept")
         owners = box("run", "--rm", "test:kept", "stat", "-c", "%u", "/root/of-root", "/etc/in", "/tmp/of-user")
         box("rmi", "test:kept")
