@@ -261,6 +261,10 @@ def _check_mounts(mounts: list[Config]) -> None:
         options = mount.get("options") or []
         if bool(mount.get("uidMappings")) != bool(mount.get("gidMappings")):
             raise InvalidInput(f"{where}: uidMappings and gidMappings come together")
+        if mount.get("uidMappings") or "idmap" in options or "ridmap" in options:
+            raise HostUnsupported(
+                f"{where}: id maps of a mount take privileges over its file system, which no user has"
+            )
         if "copyup" in options:
             raise InvalidInput(f"{where}.options: copyup is rootless's own; tmpcopyup is for all")
         bound = mount.get("type") == "bind" or "bind" in options or "rbind" in options

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rootless.errors import HostUnsupported
+from rootless.errors import HostUnsupported, InvalidInput
 from rootless.spec.json_shape import (
     UINT32,
     UINT64,
@@ -19,6 +19,21 @@ from rootless.spec.json_shape import (
 _WEIGHT = integer(0, 1000)
 _UINT16 = integer(0, 65535)
 _THROTTLE = each(shape({"major": signed, "minor": signed, "rate": UINT64}, "major", "minor", "rate"))
+_RDMA = shape({"hcaHandles": UINT32, "hcaObjects": UINT32})
+
+
+def _page_size(value: Any, where: str) -> None:
+    string(value, where)
+    if not (value[:-2].isascii() and value[:-2].isdigit() and value[-2:] in ("KB", "MB", "GB")):
+        raise InvalidInput(f"{where}: {value!r} is no size of pages, as 2MB")
+
+
+def _rdma(value: Any, where: str) -> None:
+    shape({})(value, where)
+    for device, limits in value.items():
+        _RDMA(limits, f"{where}.{device}")
+
+
 _RESOURCES = shape(
     {
         "devices": each(
@@ -42,9 +57,10 @@ _RESOURCES = shape(
                                        "major", "minor")),
             **{f"throttle{name}Device": _THROTTLE for name in ("ReadBps", "WriteBps", "ReadIOPS", "WriteIOPS")},
         }),
-        "hugepageLimits": each(shape({"pageSize": string, "limit": UINT64}, "pageSize", "limit")),
+        "hugepageLimits": each(shape({"pageSize": _page_size, "limit": UINT64}, "pageSize", "limit")),
         "network": shape({"classID": UINT32,
                           "priorities": each(shape({"name": string, "priority": UINT32}, "name", "priority"))}),
+        "rdma": _rdma,
         "unified": string_map,
     }
 )  # fmt: skip

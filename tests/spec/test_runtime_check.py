@@ -79,10 +79,14 @@ WRONG: list[tuple[str, Any, str]] = [
     ("linux.seccomp", {"defaultAction": "no"}, "linux.seccomp.defaultAction: unknown action"),
     ("linux.seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "compiled": {}}, "linux.seccomp.compiled: only"),
     ("linux.resources", {"memory": {"limit": "1g"}}, "linux.resources.memory.limit: a whole number is needed"),
+    ("linux.resources", {"rdma": "x"}, "linux.resources.rdma: an object is needed, not a string"),
+    ("linux.resources", {"hugepageLimits": [{"pageSize": "2/MB", "limit": 1}]},
+     "linux.resources.hugepageLimits[0].pageSize: '2/MB' is no size of pages"),
     ("linux.maskedPaths", ["proc"], "linux.maskedPaths[0]: 'proc' is no absolute path"),
 ]  # fmt: skip
 REFUSED: list[tuple[str, Any, str]] = [
     ("linux.intelRdt", {"closID": "x"}, "linux.intelRdt: resctrl takes root"),
+    ("mounts", [{"destination": "/a", "type": "tmpfs", "options": ["idmap"]}], "mounts[0]: id maps of a mount"),
     ("vm", {"kernel": {}}, "vm: this is a runtime of Linux containers"),
     ("solaris", {"milestone": "x"}, "solaris: this is a runtime"),
     ("linux.resources", {"memory": {"swappiness": 1}},
