@@ -22,11 +22,12 @@ from rootless.cli.build_values import (
     parse_ssh,
     shorthand_of,
 )
-from rootless.cli.command import Options, at_most, command, flag, text, texts, value, values
+from rootless.cli.command import Options, at_most, command, flag, number, text, texts, value, values
+from rootless.cli.limit_options import limits_of
 from rootless.cli.opening import engine_of
 from rootless.cli.run import parse_ulimit
 from rootless.cli.terminal_text import for_stream
-from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_label, parse_memory
+from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_label, parse_memory, parse_memory_swap
 from rootless.engine.build import build as build_image
 from rootless.engine.build import check_dockerfile, excerpt
 from rootless.engine.build_check import Checked
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from rootless.dockerfile.warning import Warning
 
 _LATER = (
-    *("memory", "memory_swap", "cpu_period", "cpu_quota", "cpu_shares", "cpuset_cpus", "cpuset_mems", "cgroup_parent"),
     *("isolation", "security_opt", "call"),
 )
 
@@ -101,11 +101,11 @@ class BuildCommandOptions(Options):
     cgroup_parent: str = text("--cgroup-parent", help="Set the parent cgroup for the RUN instructions")
     check: bool = flag("--check", help="Look for mistakes in the Dockerfile, and build nothing")
     compress: bool = flag("--compress", help="Accepted for scripts", hidden=True)
-    cpu_period: str = text("--cpu-period", help="Limit the CPU CFS period", hidden=True)
-    cpu_quota: str = text("--cpu-quota", help="Limit the CPU CFS quota", hidden=True)
-    cpu_shares: str = text("-c", "--cpu-shares", help="CPU shares", hidden=True)
-    cpuset_cpus: str = text("--cpuset-cpus", help="CPUs in which to allow execution", hidden=True)
-    cpuset_mems: str = text("--cpuset-mems", help="MEMs in which to allow execution", hidden=True)
+    cpu_period: int = number("--cpu-period", help="Limit the CPU CFS (Completely Fair Scheduler) period")
+    cpu_quota: int = number("--cpu-quota", help="Limit the CPU CFS (Completely Fair Scheduler) quota")
+    cpu_shares: int = number("-c", "--cpu-shares", help="CPU shares (relative weight)")
+    cpuset_cpus: str = text("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
+    cpuset_mems: str = text("--cpuset-mems", help="MEMs in which to allow execution (0-3, 0,1)")
     disable_content_trust: bool = flag("--disable-content-trust", help="Accepted for scripts", hidden=True)
     file: str = text("-f", "--file", help='Name of the Dockerfile (default: "PATH/Dockerfile")')
     force_rm: bool = flag("--force-rm", help="Accepted for scripts: a failed step leaves nothing", hidden=True)
@@ -113,8 +113,14 @@ class BuildCommandOptions(Options):
     isolation: str = text("--isolation", help="Container isolation technology", hidden=True)
     label: list[tuple[str, str]] = values("--label", parse=parse_label, help="Set metadata for an image")
     load: bool = flag("--load", help='Shorthand for "--output=type=docker"')
-    memory: str = text("-m", "--memory", help="Memory limit", hidden=True)
-    memory_swap: str = text("--memory-swap", help="Memory and swap limit", hidden=True)
+    memory: int = value("-m", "--memory", parse=parse_memory, default=0, metavar="bytes", help="Memory limit")
+    memory_swap: int = value(
+        "--memory-swap",
+        parse=parse_memory_swap,
+        default=0,
+        metavar="bytes",
+        help="Swap limit equal to memory plus swap: -1 to enable unlimited swap",
+    )
     metadata_file: str = text("--metadata-file", metavar="file", help="Write build result metadata to a file")
     network: str = text("--network", help='Networking of RUN instructions ("default", "none", "host", a network)')
     no_cache: bool = flag("--no-cache", help="Do not use cache when building the image")
@@ -279,6 +285,8 @@ def build_options(options: BuildCommandOptions) -> BuildOptions:
         extra_hosts=tuple((host, address) for host, address in options.add_host),
         shm_size=options.shm_size,
         ulimits=tuple(options.ulimit),
+        limits=limits_of(options),
+        cgroup_parent=options.cgroup_parent,
         secrets=tuple(options.secret),
         ssh=tuple(options.ssh),
         outputs=_outputs(options),

@@ -151,6 +151,8 @@ class Operations:
             extra_hosts=tuple(self._options.extra_hosts),
             shm_size=self._options.shm_size,
             ulimits=tuple(self._options.ulimits),
+            limits=self._options.limits,
+            cgroup_parent=self._options.cgroup_parent,
             privileged=command.privileged,
         )
         return Request(tuple(stage.layers), options)

@@ -54,6 +54,8 @@ class BuildOptions:
     extra_hosts: Sequence[tuple[str, str]] = ()
     shm_size: int = 64 << 20
     ulimits: Sequence[tuple[str, int, int]] = ()
+    limits: Any = None  # engine.limits.Limits, of each RUN
+    cgroup_parent: str = ""
     secrets: Sequence[Secret] = ()
     ssh: Sequence[Ssh] = ()
     outputs: Sequence[Output] = ()

@@ -19,8 +19,10 @@ from rootless.engine.listing import list_containers
 from rootless.engine.storage import Found, Obstacle
 from rootless.errors import HostUnsupported
 from rootless.linux import files
+from rootless.linux.directories import outer_uid
 from rootless.linux.mount_table import Mounted, mount_table
-from rootless.runtime import user_namespace
+from rootless.runtime import cgroup_ladder, user_namespace
+from rootless.runtime.cgroup_place import SYSTEMD
 from rootless.runtime.jsonlog import now
 from rootless.spec.platform import host_platform
 
@@ -32,11 +34,13 @@ NO_NAMESPACE = "none"  # the lowest rung, below user_namespace.RANGE and SINGLE
 NETWORKS = ("bridge", "host", "null")  # the drivers
 _CGROUP2_SUPER_MAGIC = 0x63677270  # <linux/magic.h>
 _LIMITS = ("cpu", "memory", "pids")  # the controllers that --cpus, --memory and --pids-limit need
+_DRIVERS = {"subtree": "cgroupfs", "systemd": "systemd", "none": "none"}  # by the rung of cgroup_ladder.py
 _BOOT_WITH_VERSION_2 = "have root boot with systemd.unified_cgroup_hierarchy=1: version 1 cannot be delegated safely"
 _DELEGATE = (
     "have root put `[Service]` and `Delegate=cpu cpuset io memory pids` into"
     " /etc/systemd/system/user@.service.d/delegate.conf, run systemctl daemon-reload, and log in again"
 )
+_LINGER = "to keep them, run loginctl enable-linger"
 
 
 class Probe(NamedTuple):
@@ -59,6 +63,8 @@ class Cgroups(NamedTuple):
 
     version: str  # "1", "2"
     delegated: tuple[str, ...]  # the controllers in the part of the tree that is ours
+    rung: str = "none"  # how a container gets a cgroup: see cgroup_ladder.py
+    lingers: bool = True  # whether what the user's systemd has started stays when the user logs out
 
 
 def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
@@ -95,19 +101,19 @@ def info(engine: Engine, *, debug: bool = False) -> dict[str, Any]:
             "Authorization": None,
             "Log": ["json-file", "none"],
         },
-        "MemoryLimit": False,
-        "SwapLimit": False,
-        "CpuCfsPeriod": False,
-        "CpuCfsQuota": False,
-        "CPUShares": False,
-        "CPUSet": False,
-        "PidsLimit": False,
+        "MemoryLimit": "memory" in cgroups.delegated,
+        "SwapLimit": "memory" in cgroups.delegated,
+        "CpuCfsPeriod": "cpu" in cgroups.delegated,
+        "CpuCfsQuota": "cpu" in cgroups.delegated,
+        "CPUShares": "cpu" in cgroups.delegated,
+        "CPUSet": "cpuset" in cgroups.delegated,
+        "PidsLimit": "pids" in cgroups.delegated,
         "OomKillDisable": False,
         "IPv4Forwarding": True,
         "Debug": debug,
         "SystemTime": now(),
         "LoggingDriver": "json-file",
-        "CgroupDriver": "none",
+        "CgroupDriver": _DRIVERS[cgroups.rung],
         "CgroupVersion": cgroups.version,
         "KernelVersion": os.uname().release,
         "OperatingSystem": release.get("PRETTY_NAME", "Linux"),
@@ -185,8 +191,8 @@ def warnings(found: Probe, cgroups: Cgroups, driver: str = storage.OVERLAY) -> l
     if missing:
         remedy = _DELEGATE if cgroups.version == "2" else _BOOT_WITH_VERSION_2
         lines.append(f"WARNING: No limits on {', '.join(missing)}: the controllers are not delegated; {remedy}")
-    else:
-        lines.append("WARNING: No limits on cpu, memory, pids: rootless does not set them yet")
+    if not cgroups.lingers:
+        lines.append(f"WARNING: Containers end when you log out: their scopes are your systemd's; {_LINGER}")
     return lines
 
 
@@ -269,21 +275,17 @@ def find_cgroups() -> Cgroups:
         version = "2" if files.filesystem_magic(fd) == _CGROUP2_SUPER_MAGIC else "1"
     finally:
         os.close(fd)
-    tree = next((m.point for m in mount_table() if m.fstype == "cgroup2"), "")
-    return Cgroups(version, _delegated(tree) if tree else ())
+    rung = cgroup_ladder.find()
+    return Cgroups(version, tuple(rung.controllers), rung.kind, rung.kind != SYSTEMD or _lingers())
 
 
-def _delegated(tree: str) -> tuple[str, ...]:
-    """The controllers of our own cgroup if it is ours to change, else of the user's systemd if that is there."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        own = next((line.strip().partition("::")[2] for line in file if line.startswith("0::")), "/")
-    uid = os.getuid()
-    for path in (own, f"/user.slice/user-{uid}.slice/user@{uid}.service"):
-        directory = tree + path
-        if os.access(f"{directory}/cgroup.procs", os.W_OK) and os.access(directory, os.W_OK):
-            with open(f"{directory}/cgroup.controllers", encoding="ascii") as file:
-                return tuple(file.read().split())
-    return ()
+def _lingers() -> bool:
+    """loginctl(1), enable-linger."""
+    try:
+        user = pwd.getpwuid(outer_uid()).pw_name
+    except KeyError:
+        return True  # nobody that logind could know
+    return os.path.exists(f"/var/lib/systemd/linger/{user}")
 
 
 def filesystem_of(path: str) -> str:

@@ -30,7 +30,12 @@ def store(tmp_path: Path) -> Store:
 @pytest.mark.parametrize(
     ("found", "cgroups", "expected"),
     [
-        (WELL, DELEGATED, ["rootless does not set them yet"]),
+        (WELL, DELEGATED, []),
+        (
+            WELL,
+            DELEGATED._replace(rung="systemd", lingers=False),
+            ["log out: their scopes are your systemd's; to keep"],
+        ),
         (WELL, Cgroups("2", ("memory", "pids")), ["No limits on cpu: the controllers are not delegated; have root"]),
         (WELL, Cgroups("1", ()), ["No limits on cpu, memory, pids: the controllers are not delegated; have root boot"]),
         (
