@@ -5,7 +5,7 @@
    (cgroups(7), "no internal processes"): those that are there, we among them, move to a leaf of it.
 2. `systemd`: a scope that the user's systemd makes (systemd.py), for the monitor in one leaf and the container in
    another. So, too, where we live in a unit of the user's systemd: it is writable, and still not ours, but for what it
-   has marked as delegated (user.delegate, since systemd 251).
+   has marked as delegated (user.delegate, of newer ones).
 3. `none`.
 
 Only version 2: a part of version 1's trees cannot be given away safely. Nothing is written until a cgroup is made.

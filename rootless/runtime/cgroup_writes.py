@@ -14,6 +14,9 @@ TYPE_CHECKING = False  # as in monitor.py
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# These say how much it is compared with what is beside it; and beside a scope's one container there is nothing that
+# matters: it is the scope (cgroup_place.py) that has other containers for siblings.
+_AMONG_SIBLINGS = ("cpu.weight", "cpu.idle", "io.weight", "io.bfq.weight", "memory.low")
 _REASONS = {errno.EINVAL: "the kernel does not take this value", errno.ERANGE: "the value is out of range"}
 
 
@@ -25,6 +28,9 @@ def apply(cgroup: str, rows: "Sequence[Sequence[Sequence[str]]]") -> None:
             raise missing([alternatives[0][0].partition(".")[0]])
         if chosen[0]:
             _write(cgroup, *chosen)
+            scope = os.path.dirname(cgroup)
+            if chosen[0] in _AMONG_SIBLINGS and scope.endswith(".scope") and _is_there(scope, chosen[0]):
+                _write(scope, *chosen)
 
 
 def _is_there(cgroup: str, name: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.account import installation, wait_until
+from tests.support.account import command_line, installation, wait_until
 from tests.support.containers import Box
 
 pytestmark = pytest.mark.vm
@@ -18,7 +18,13 @@ pytestmark = pytest.mark.vm
 TREE = Path("/sys/fs/cgroup")
 MANAGER = TREE / f"user.slice/user-{os.getuid()}.slice/user@{os.getuid()}.service"
 HOG = "b = bytearray(200 << 20)"
-BUSY = "import time\nend = time.monotonic() + 4\nwhile time.monotonic() < end: pass\nprint(time.process_time() / 4)"
+BUSY = """
+import time
+used, begun = time.process_time(), time.monotonic()
+while time.monotonic() < begun + 4:
+    pass
+print((time.process_time() - used) / (time.monotonic() - begun))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +41,11 @@ def created(box: Box, *options: str, script: str = "sleep 1000") -> tuple[str, P
     """A container that runs in the background, and its control group."""
     container = box.detached(script, *options)
     return container, cgroup(box, container)
+
+
+def programs(group: Path) -> list[str]:
+    """The command lines of the processes in a control group."""
+    return [command_line(Path("/proc", pid)) for pid in (group / "cgroup.procs").read_text().split()]
 
 
 def ours() -> list[str]:
@@ -142,7 +153,7 @@ def test_exec_runs_within_the_limits(box: Box) -> None:
     assert box("exec", container, "cat", "/proc/self/cgroup").stdout == "0::/\n"
     assert box("exec", container, "python3", "-c", HOG, check=False).returncode == 137
     box("exec", "-d", container, "sleep", "777")
-    assert wait_until(lambda: len((group / "cgroup.procs").read_text().split()) == 2)
+    assert wait_until(lambda: "sleep 777" in programs(group))
     box("rm", "-f", container)
 
 
@@ -182,7 +193,7 @@ def test_a_limit_that_nobody_can_enforce_is_an_error_with_the_line_for_root(box:
     done = box("create", "--device-read-bps", "/dev/vda:1mb", "--cpuset-cpus", "0", "host", "true", check=False)
     if "io" in (MANAGER / "cgroup.controllers").read_text().split():
         pytest.skip("the controllers are delegated")
-    assert done.returncode == 125
+    assert done.returncode != 0
     assert "cpuset, io cannot be enforced" in done.stderr
     assert "Delegate=cpu cpuset io memory pids" in done.stderr
 
@@ -206,7 +217,8 @@ def test_nothing_is_left_of_a_container_whose_monitor_was_killed(box: Box) -> No
 
 
 def test_a_delegated_subtree_is_divided_without_systemd(box: Box) -> None:
-    script = 'id=$("$0" run -d -m 64m host sleep 1000) && cat /proc/self/cgroup && "$0" exec "$id" true && echo $id'
+    run = '"$0" run -d -m 64m --cgroup-parent "$(cut -d: -f3 /proc/self/cgroup)" host sleep 1000'
+    script = f'id=$({run}) && cat /proc/self/cgroup && "$0" exec "$id" true && echo $id'
     scope = ["systemd-run", "--user", "--scope", "--quiet", "--property=Delegate=yes", "--unit=rltest-delegated"]
     command = [*scope, "sh", "-c", script, str(box.installed.program)]
     done = subprocess.run(command, env=box.installed.env, capture_output=True, text=True, check=True)
