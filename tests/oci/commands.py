@@ -1,6 +1,8 @@
 """rootless-oci for tests: a script that others can be given as a runtime, and a bundle of busybox."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +72,11 @@ class Runtime:
 
     def names(self) -> list[str]:
         return self.run("list", "-q").split()
+
+    def close(self) -> None:
+        """End all containers, and the sleeper that keeps the user's namespace, which was begun for us."""
+        for name in self.names():
+            self.run("delete", "--force", name)
+        namespace = Path(self.env["XDG_RUNTIME_DIR"], "rootless", "namespace")
+        if namespace.exists():
+            os.kill(int(namespace.read_text().split()[0]), signal.SIGKILL)

@@ -42,8 +42,10 @@ def fenced(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def runtime(tmp_path_factory: pytest.TempPathFactory) -> Runtime:
-    return Runtime(tmp_path_factory.mktemp("oci"))
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
+    made = Runtime(tmp_path_factory.mktemp("oci"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="module")

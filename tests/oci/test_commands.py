@@ -20,10 +20,7 @@ pytestmark = pytest.mark.kernel
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runtime]:
     made = Runtime(tmp_path_factory.mktemp("oci"))
     yield made
-    for name in made.names():
-        made.run("delete", "--force", name)
-    namespace = Path(made.env["XDG_RUNTIME_DIR"], "rootless", "namespace")
-    os.kill(int(namespace.read_text().split()[0]), 9)  # the sleeper that keeps the user's namespace, begun for us
+    made.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
