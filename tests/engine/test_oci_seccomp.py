@@ -100,6 +100,11 @@ def run(
     return probe.answers(done.stdout)
 
 
+def ours(rootless: Installation) -> list[str]:
+    """rootless-oci, marked: what it begins, as the keeper of the user's namespace, ends with the installation."""
+    return ["prlimit", f"--msgqueue={rootless.mark}:", "--", *OURS]
+
+
 def as_peer(config: dict[str, Any]) -> dict[str, Any]:
     """The same in a user namespace of its own, which peers do not join."""
     linux = config["linux"]
@@ -112,8 +117,8 @@ def as_peer(config: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SECTIONS)
 def test_verdicts_are_those_of_runc_and_crun(rootless: Installation, tree: Path, name: str) -> None:
     config = configuration(SECTIONS[name])
-    ours = run(OURS, tree, config, rootless.env)
-    assert len(ours) == len(CALLS)
+    answers = run(ours(rootless), tree, config, rootless.env)
+    assert len(answers) == len(CALLS)
     for peer, command in PEERS.items():
         if not shutil.which(peer, path=rootless.env["PATH"]):
             continue
@@ -123,15 +128,15 @@ def test_verdicts_are_those_of_runc_and_crun(rootless: Installation, tree: Path,
             if any(text in str(refused) for text in NOT_THERE):
                 continue
             raise
-        assert theirs == ours, peer
+        assert theirs == answers, peer
 
 
 def test_a_call_by_32_bit_programs_is_told_apart(rootless: Installation, tree: Path) -> None:
     section = {"architectures": ABIS, "syscalls": [errno_of("getppid", 77)]}
-    answers = run(OURS, tree, configuration(section), rootless.env)
+    answers = run(ours(rootless), tree, configuration(section), rootless.env)
     assert [a.result for a in answers[-3:-1]] == [-77, -77]
     only = {"syscalls": [errno_of("getppid", 77)]}
-    answers = run(OURS, tree, configuration(only), rootless.env)
+    answers = run(ours(rootless), tree, configuration(only), rootless.env)
     assert answers[-3].result == -77
     assert answers[-2].signal == 31
 
@@ -140,7 +145,7 @@ def test_high_halves_of_ints_make_no_difference(rootless: Installation, tree: Pa
     """Where they do for libseccomp, whose rule lets such a call through (S02)."""
     config = configuration({"syscalls": [errno_of("socket", 79, argument(0, "EQ", 38))]})
     config["process"]["args"] = ["/probe", *probe.calls((NR["socket"], 1 << 32 | 38, 5, 0), (NR["socket"], 38, 5, 0))]
-    assert [a.result for a in run(OURS, tree, config, rootless.env)] == [-79, -79]
+    assert [a.result for a in run(ours(rootless), tree, config, rootless.env)] == [-79, -79]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +161,7 @@ def test_a_mistake_is_found_before_anything_is_made(
     rootless: Installation, tree: Path, section: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(AssertionError, match=r"linux\.seccomp") as failed:
-        run(OURS, tree, configuration(section), rootless.env)
+        run(ours(rootless), tree, configuration(section), rootless.env)
     assert said in str(failed.value)
     assert list((tree / "state").iterdir()) == []
 
@@ -165,7 +170,7 @@ def test_without_no_new_privileges_it_is_installed_too(rootless: Installation, t
     config = configuration({"syscalls": [errno_of("getppid", errno.EDQUOT)]})
     config["process"]["noNewPrivileges"] = False
     config["process"]["capabilities"] = {}
-    assert run(OURS, tree, config, rootless.env)[-3].result == -errno.EDQUOT
+    assert run(ours(rootless), tree, config, rootless.env)[-3].result == -errno.EDQUOT
 
 
 # Listeners
@@ -187,7 +192,7 @@ def test_somebody_else_answers_for_calls(rootless: Installation, tree: Path) -> 
     rule = {"names": ["getppid", "sync"], "action": "SCMP_ACT_NOTIFY"}
     section = {"syscalls": [rule], "listenerPath": path, "listenerMetadata": "for the agent"}
     (tree / "config.json").write_text(json.dumps(configuration(section)))
-    words = [*OURS, "--root", str(tree / "state"), "run", "--bundle", str(tree), "one"]
+    words = [*ours(rootless), "--root", str(tree / "state"), "run", "--bundle", str(tree), "one"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as agent:
         agent.bind(path)
         agent.listen()
@@ -212,5 +217,5 @@ def test_without_anybody_who_answers_nothing_runs(rootless: Installation, tree: 
     rule = {"names": ["getppid"], "action": "SCMP_ACT_NOTIFY"}
     config = configuration({"syscalls": [rule], "listenerPath": "/no/such.sock"})
     with pytest.raises(AssertionError, match=r"linux\.seccomp\.listenerPath: /no/such\.sock: No such file"):
-        run(OURS, tree, config, rootless.env)
+        run(ours(rootless), tree, config, rootless.env)
     assert list((tree / "state").iterdir()) == []
