@@ -1,7 +1,7 @@
 """A container's cgroup, for who looks at it or changes it while the container runs: its use, its limits, its state.
 
-The container's state has the path, "" where there is no cgroup; and the monitor makes and removes it (control.py of
-this room). Numbers are those of the kernel, Documentation/admin-guide/cgroup-v2.rst: bytes and microseconds.
+The container's state has the path, "" where there is no cgroup; its monitor makes and removes it (monitor_cgroup.py).
+Numbers are those of the kernel, Documentation/admin-guide/cgroup-v2.rst: bytes and microseconds.
 """
 
 import os
