@@ -552,12 +552,13 @@ def test_limits_hold_or_are_told_of(project: Project) -> None:
         """
 services:
   a: {image: IMAGE, command: STAYS, mem_limit: 64m, deploy: {resources: {limits: {cpus: '0.5', pids: 77}}}}
-  b: {image: IMAGE, command: STAYS, mem_swappiness: 5}
+  b: {image: IMAGE, command: STAYS, mem_swappiness: 5, cgroup: host}
   c: {image: IMAGE, command: STAYS, mem_limit: 1m, profiles: [never]}
 """
     )
     done = project("up", "-d")
     assert "services.b.mem_swappiness  has no effect: version 2 of control groups" in done.stderr
+    assert project.box.inspect("p-b-1")["HostConfig"]["CgroupnsMode"] == "host"
     given = project.box.inspect("p-a-1")["HostConfig"]
     if "services.a  runs without its limits" in done.stderr:
         assert (given["Memory"], given["NanoCpus"]) == (0, 0)
