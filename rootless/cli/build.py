@@ -45,9 +45,7 @@ if TYPE_CHECKING:
     from rootless.cli.progress import Progress
     from rootless.dockerfile.warning import Warning
 
-_LATER = (
-    *("isolation", "security_opt", "call"),
-)
+_LATER = (*("isolation", "security_opt", "call"),)
 
 
 class BuildCommandOptions(Options):
@@ -151,7 +149,9 @@ class BuildCommandOptions(Options):
     )
     squash: bool = flag("--squash", help="Squash newly built layers into a single new layer")
     ssh: list[Ssh] = values(
-        "--ssh", parse=parse_ssh, help='SSH agent socket to expose to the build (format: "default|<id>[=<socket>]")'
+        "--ssh",
+        parse=parse_ssh,
+        help='SSH agent or keys to expose to the build ("default|<id>[=<socket>|<key>[,<key>]]")',
     )
     tag: list[str] = texts("-t", "--tag", help='Image identifier (format: "[registry/]repository[:tag]")')
     target: str = text("--target", help="Set the target build stage to build")

@@ -46,9 +46,12 @@ def parse_secret(text: str) -> Secret:
 
 
 def parse_ssh(text: str) -> Ssh:
-    """`default`, or `ID=SOCKET`: a socket of an agent; $SSH_AUTH_SOCK's without. Raises InvalidInput."""
-    name, _, socket = text.partition("=")
-    socket = socket or os.environ.get("SSH_AUTH_SOCK", "")
+    """`default`, `ID=SOCKET`: an agent, $SSH_AUTH_SOCK's without; or `ID=KEY[,KEY]`, files. Raises InvalidInput."""
+    name, _, given = text.partition("=")
+    paths = [os.path.abspath(path) for path in given.split(",") if path]
+    if name and paths and (len(paths) > 1 or os.path.isfile(paths[0])):
+        return Ssh(name, "", tuple(paths))
+    socket = given or os.environ.get("SSH_AUTH_SOCK", "")
     if not name:
         raise InvalidInput(f"invalid ssh value {text!r}")
     if not socket:

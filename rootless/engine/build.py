@@ -51,6 +51,7 @@ from rootless.engine.build_options import BuildOptions
 from rootless.engine.build_plan import SCRATCH, ContextOf, ImageOf, Reference, make_plan, platform_variables
 from rootless.engine.build_progress import INTERNAL, Cancelled, Doing, Progress, StepFailed, Teller
 from rootless.engine.build_source import Source, context_source
+from rootless.engine.build_ssh import Agents
 from rootless.engine.build_stage import StageBuild
 from rootless.engine.build_steps import Steps, sweep_locks
 from rootless.engine.context import Engine
@@ -101,10 +102,10 @@ class _Build:
         self.teller = Teller(progress)
         self.caches = Caches(engine, options.cache_from, options.cache_to, self.teller, self._aside)
         self.steps = Steps(engine, Running(), epoch=options.epoch)
-        self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, options.ssh)
+        self.agents = Agents(options.ssh, self._aside)
+        self.mounts = Mounts(engine, self.steps.cache, lambda: self.operations.spawner, options.secrets, self.agents)
         self.operations = Operations(self.steps, options, self.mounts)
-        agent = next((ssh.socket for ssh in options.ssh if ssh.id == "default"), "")
-        self.additions = Additions(engine, self.steps.cache, self._aside, agent)
+        self.additions = Additions(engine, self.steps.cache, self._aside, self.agents)
         self.bases = Bases(engine, options)
         self.contexts: dict[str, Source] = {}
         self.graphs: list[Graph] = []
@@ -123,6 +124,7 @@ class _Build:
         for source in self.contexts.values():
             source.close()
         self.additions.close()
+        self.agents.close()
         for path in self._asides:
             self.engine.layout.discard(path)
         self.bases.close()
@@ -165,7 +167,7 @@ class _Build:
     def run(self) -> list[Result]:
         """Build the target, for each platform."""
         with self.told(f"{INTERNAL} load build definition from {self.options.dockerfile or 'Dockerfile'}"):
-            prepared = build_context.prepare(self.options, self.steps.cache, self._aside)
+            prepared = build_context.prepare(self.options, self.steps.cache, self._aside, self.agents)
             self.contexts[""] = prepared.source
             self._prepared = prepared
             self.dockerfile: Dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
@@ -212,7 +214,7 @@ class _Build:
         """A named context that is a directory, a repository or an archive's URL."""
         shown = f"context {name}"
         if build_fetch.is_git(place):
-            directory, _ = build_context.fetched_repository(place, self._aside)
+            directory, _ = build_context.fetched_repository(place, self._aside, self.agents)
             self.contexts[name] = context_source(directory, self.steps.cache, lambda root: None, name=shown)
             return
         patterns = lambda root: build_context.ignore_patterns(root, "")  # noqa: E731

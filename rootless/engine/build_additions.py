@@ -9,6 +9,7 @@ from typing import NamedTuple
 from rootless.engine import build_archive, build_fetch
 from rootless.engine.build_copy import Archive, Text
 from rootless.engine.build_source import Picked, Source, context_source
+from rootless.engine.build_ssh import Agents
 from rootless.engine.build_tree import Directory, Entry
 from rootless.engine.context import Engine
 from rootless.errors import CorruptData, InvalidInput, RootlessError
@@ -31,12 +32,12 @@ class Fetched(NamedTuple):
 class Additions:
     """The sources of ADD, for all steps of a build. What is fetched lies in the trash until close()."""
 
-    def __init__(self, engine: Engine, cache: BuildCache, aside: Callable[[], str], agent: str = "") -> None:
-        """*aside* makes a new directory that goes with the build; *agent* is the socket of an ssh agent, if any."""
+    def __init__(self, engine: Engine, cache: BuildCache, aside: Callable[[], str], agents: Agents) -> None:
+        """*aside* makes a new directory that goes with the build; of *agents*, `default` is asked."""
         self._engine = engine
         self._cache = cache
         self._aside = aside
-        self._agent = agent
+        self._agents = agents
         self._sources: list[Source] = []
         self.fetched: list[Fetched] = []
 
@@ -67,10 +68,11 @@ class Additions:
         return [(source, picked) for picked in source.pick("/")]
 
     def _clone(self, repository: build_fetch.Repository, target: str, *, keep_git: bool) -> str:
+        agent = self._agents.socket("default")
         try:
-            return build_fetch.clone(repository, target, build_fetch.ssh_of_agent(self._agent), keep_git=keep_git)
+            return build_fetch.clone(repository, target, build_fetch.ssh_of_agent(agent), keep_git=keep_git)
         except RootlessError as error:
-            if self._agent or not build_fetch.is_ssh(repository):
+            if agent or not build_fetch.is_ssh(repository):
                 raise
             hint = "a Dockerfile does not get at your keys; let it ask your agent: --ssh default"
             raise RootlessError(str(error), hint=hint) from error

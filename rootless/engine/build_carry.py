@@ -66,7 +66,7 @@ def write(
 def _write_tar(directory: str, path: str) -> None:
     """The files of the directory, by name, without times and owners."""
     try:
-        with files.replacing(os.path.realpath(path)) as out:
+        with files.replacing(path) as out:
             archive = TarWriter(out.write)
             for name in sorted(os.listdir(directory)):
                 with open(os.path.join(directory, name), "rb") as file:

@@ -12,6 +12,7 @@ from rootless.engine.build_context import Prepared, prepare
 from rootless.engine.build_options import BuildOptions
 from rootless.engine.build_plan import make_plan, platform_variables
 from rootless.engine.build_progress import StepFailed
+from rootless.engine.build_ssh import Agents
 from rootless.engine.context import Engine
 from rootless.spec.platform import host_platform
 from rootless.store.build_cache import BuildCache
@@ -29,7 +30,8 @@ class Checked(NamedTuple):
 
 def check(engine: Engine, options: BuildOptions, aside: Callable[[], str]) -> Checked:
     """Read the Dockerfile of a build, and check it. Raises DockerfileError, NotFound."""
-    prepared = prepare(options, BuildCache(engine.layout), aside)
+    agents = Agents(options.ssh, aside)
+    prepared = prepare(options, BuildCache(engine.layout), aside, agents)
     try:
         dockerfile = parse_dockerfile(prepared.dockerfile, prepared.name)
         platforms = platform_variables(host_platform(), host_platform(), options.target)
@@ -37,6 +39,7 @@ def check(engine: Engine, options: BuildOptions, aside: Callable[[], str]) -> Ch
         return Checked(prepared.name, warnings_of(dockerfile, prepared, options), _lines(prepared))
     finally:
         prepared.source.close()
+        agents.close()
 
 
 def warnings_of(dockerfile: Dockerfile, prepared: Prepared, options: BuildOptions) -> tuple[Warning, ...]:

@@ -18,6 +18,7 @@ from rootless.dockerfile.ignore import Patterns
 from rootless.engine import build_archive, build_fetch
 from rootless.engine.build_options import BuildOptions
 from rootless.engine.build_source import Excluding, Source, context_source
+from rootless.engine.build_ssh import Agents
 from rootless.engine.build_tree import Directory, find, read_file
 from rootless.errors import InvalidInput, NotFound
 from rootless.store.build_cache import BuildCache
@@ -37,23 +38,28 @@ class Prepared(NamedTuple):
     commit: str = ""  # of a repository
 
 
-def prepare(options: BuildOptions, cache: BuildCache, aside: Callable[[], str]) -> Prepared:
+def prepare(options: BuildOptions, cache: BuildCache, aside: Callable[[], str], agents: Agents) -> Prepared:
     """Open the context. Raises NotFound, InvalidInput. What is fetched lies in directories that *aside* makes."""
     if options.context == STDIN:
         return _from_stdin(options, cache, aside)
     if build_fetch.is_git(options.context):
-        directory, commit = fetched_repository(options.context, aside)
+        directory, commit = fetched_repository(options.context, aside, agents)
         return _from_directory(directory, options, cache, is_local=False)._replace(commit=commit)
     if build_fetch.is_url(options.context):
         return _from_file(build_fetch.download(options.context, aside()).path, options, cache, aside)
     return _from_directory(options.context, options, cache, is_local=True)
 
 
-def fetched_repository(text: str, aside: Callable[[], str]) -> tuple[str, str]:
-    """Where the directory of a repository that *text* names was fetched to; and the commit."""
+def fetched_repository(text: str, aside: Callable[[], str], agents: Agents) -> tuple[str, str]:
+    """Where the directory of a repository that *text* names was fetched to; and the commit.
+
+    The user has named the repository, and it is fetched as the user; what its submodules are, it says itself: they get
+    at no keys but those of --ssh.
+    """
     repository = build_fetch.parse_git(text)
     target = os.path.join(aside(), "repository")
-    commit = build_fetch.clone(repository, target, build_fetch.ssh_of_user())
+    of_submodules = build_fetch.ssh_of_agent(agents.socket("default"))
+    commit = build_fetch.clone(repository, target, build_fetch.ssh_of_user(), of_submodules)
     return build_fetch.subdirectory_of(target, repository.subdirectory), commit
 
 

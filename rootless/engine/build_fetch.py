@@ -193,10 +193,17 @@ def ssh_of_agent(socket: str) -> dict[str, str]:
     return {"GIT_SSH_COMMAND": command, "SSH_AUTH_SOCK": socket}
 
 
-def clone(repository: Repository, target: str, ssh: Mapping[str, str], *, keep_git: bool = False) -> str:
+def clone(
+    repository: Repository,
+    target: str,
+    ssh: Mapping[str, str],
+    of_submodules: Mapping[str, str] | None = None,
+    *,
+    keep_git: bool = False,
+) -> str:
     """Check the repository out into the new directory *target*, submodules too; the commit. Raises RootlessError.
 
-    *ssh* is one of the above.
+    *ssh* is one of the above, and so is *of_submodules*, where these are to have another.
     """
     files.make_directory(target, 0o755)
     git = _Git(target, ssh)
@@ -211,7 +218,7 @@ def clone(repository: Repository, target: str, ssh: Mapping[str, str], *, keep_g
         git.run("checkout", "--quiet", "--force", "--detach", wanted, "--")
     commit = git.run("rev-parse", "HEAD").strip()
     if os.path.lexists(os.path.join(target, ".gitmodules")):
-        git.run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
+        _Git(target, of_submodules or ssh).run("submodule", "--quiet", "update", "--init", "--recursive", "--depth=1")
     if not keep_git:
         remove_path(os.path.join(target, ".git"))
     return commit

@@ -20,9 +20,10 @@ from typing import Any, NamedTuple
 
 from rootless.engine.build_container import directory_in_container
 from rootless.engine.build_digest import key_of
-from rootless.engine.build_options import Secret, Ssh
+from rootless.engine.build_options import Secret
 from rootless.engine.build_source import Source
 from rootless.engine.build_spawner import Spawner
+from rootless.engine.build_ssh import Agents
 from rootless.engine.build_tree import Directory, Entry, parts_of
 from rootless.engine.build_write import Attributes, Writer, write_tree
 from rootless.engine.context import Engine
@@ -79,13 +80,13 @@ class Mounts:
         cache: BuildCache,
         spawner: Callable[[], Spawner],
         secrets: Sequence[Secret],
-        ssh: Sequence[Ssh],
+        agents: Agents,
     ) -> None:
         self._engine = engine
         self._cache = cache
         self._spawner = spawner
         self._secrets = {secret.id: secret for secret in secrets}
-        self._ssh = {agent.id: agent for agent in ssh}
+        self._agents = agents
         self.caches: dict[str, str] = {}  # the cache mounts of all steps, found or done: key and id
 
     def parts(self, mounts: Sequence[Mount], sources: Mapping[str, Source]) -> dict[str, str]:
@@ -263,21 +264,13 @@ class Mounts:
         self, planned: Planned, mount: Mount, number: int, step: str, sources: Mapping[str, Source], place: str
     ) -> None:
         name = mount.id or "default"
-        agent = self._ssh.get(name)
-        if agent is None:
+        socket = self._agents.socket(name)
+        if not socket:
             if mount.required:
                 raise NotFound(f"ssh agent {name}: not found", hint=f"give it: --ssh {name}")
             return
-        try:
-            if not stat.S_ISSOCK(os.stat(agent.socket).st_mode):
-                raise InvalidInput(
-                    f"--ssh {name}: {agent.socket} is not an agent's socket",
-                    hint="keys are not read here: ssh-add them to an agent",
-                )
-        except OSError as error:
-            raise InvalidInput(f"--ssh {name}: {agent.socket}: {error.strerror}") from error
         bind = f"mount{number}"
-        above, socket_name = os.path.split(agent.socket)
+        above, socket_name = os.path.split(socket)
         planned.binds.append({"root": above, "path": socket_name, "name": bind})
         target = mount.target or f"/run/buildkit/ssh_agent.{number}"
         planned.mounts.append(_bound(directory_in_container(self._spawner(), step, bind), target, read_only=False))

@@ -13,10 +13,11 @@ class Secret(NamedTuple):
 
 
 class Ssh(NamedTuple):
-    """One --ssh: the socket of an agent."""
+    """One --ssh: the socket of an agent, or keys for one of the build's own."""
 
     id: str
     socket: str
+    keys: tuple[str, ...] = ()
 
 
 class Output(NamedTuple):

@@ -149,9 +149,9 @@ def _written(destination: str) -> Iterator[Callable[[bytes | memoryview], object
         sys.stdout.buffer.flush()
         return
     try:
-        path = os.path.realpath(destination)
-        is_special = os.path.exists(path) and not os.path.isfile(path)  # a pipe, or a directory, which is an error
-        with open(path, "wb") if is_special else replacing(path, 0o666 & ~_umask()) as file:
+        # A pipe, a link that the user wants to be followed, or a directory, which is an error.
+        is_special = os.path.lexists(destination) and (os.path.islink(destination) or not os.path.isfile(destination))
+        with open(destination, "wb") if is_special else replacing(destination, 0o666 & ~_umask()) as file:
             yield file.write
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -607,6 +607,20 @@ def test_an_agents_socket_is_there_for_one_step(builder: Builder, tmp_path: Path
     assert "ssh agent default: not found" in builder(check=False).stderr
 
 
+def test_keys_are_in_an_agent_of_the_build_that_goes_with_it(builder: Builder, tmp_path: Path) -> None:
+    key, locked = tmp_path / "key", tmp_path / "locked"
+    for path, passphrase in ((key, ""), (locked, "secret")):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+    builder.write("FROM BASE\nRUN --mount=type=ssh,id=mine test -S $SSH_AUTH_SOCK && echo asked; ls -R /run; true\n")
+    said = builder("--ssh", f"mine={key}").stderr
+    assert "asked" in said
+    failed = builder("--no-cache", "--ssh", f"mine={locked}", check=False).stderr
+    assert "ssh-add it" in failed
+    trash = builder.box.store / "trash"
+    assert not [path for path in trash.rglob("agent") if path.is_socket()]
+
+
 def test_a_shell_is_opened_where_a_step_failed(builder: Builder) -> None:
     builder.write("FROM BASE\nRUN echo state > /state; exit 3\n")
     with builder.box.terminal("build", "--progress=plain", "--break", str(builder.place)) as terminal:

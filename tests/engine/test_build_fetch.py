@@ -4,6 +4,7 @@ import binascii
 import lzma
 import os
 import struct
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from rootless.engine import build_fetch
 from rootless.engine.build_archive import chunks
 from rootless.engine.build_fetch import clone, download, parse_git, ssh_of_agent, ssh_of_user
 from rootless.errors import CorruptData, RootlessError
@@ -109,3 +111,26 @@ def test_an_xz_archive_does_not_say_how_much_memory_it_gets() -> None:  # T12
     data[12 + size - 4 : 12 + size] = struct.pack("<I", binascii.crc32(data[12 : 12 + size - 4]))
     with pytest.raises(CorruptData):
         list(chunks(BytesIO(bytes(data))))
+
+
+def test_submodules_of_a_context_get_at_none_of_the_users_keys(  # B09
+    ssh_record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user has named the repository; what it names is a stranger's."""
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(tmp_path / "origin")]
+    (tmp_path / "origin").mkdir()
+    for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "m"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "origin/.gitmodules").write_text('[submodule "s"]\n\tpath = s\n\turl = git@localhost:private.git\n')
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run([*git, "update-index", "--add", "--cacheinfo", f"160000,{commit},s"], check=True)
+    subprocess.run([*git, "add", ".gitmodules"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "s"], check=True)
+    monkeypatch.setattr(build_fetch, "_GIT_PROTOCOLS", "file:ssh")
+    named = build_fetch.Repository(f"file://{tmp_path}/origin", "", "")
+    with pytest.raises(RootlessError):
+        clone(named, str(tmp_path / "x"), ssh_of_user(), ssh_of_agent(""))
+    given = ssh_record.read_text()
+    assert "agent= -F none" in given
+    assert "IdentityAgent=none" in given
+    assert "/the/users/agent" not in given
