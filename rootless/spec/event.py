@@ -9,23 +9,38 @@ longest are left out, which are labels.
 """
 
 import json
-from typing import Any, NamedTuple
+
+TYPE_CHECKING = False  # typing's own, without the import, which each monitor would carry
+if TYPE_CHECKING:
+    from typing import Any
 
 LINE_MAX = 4096  # PIPE_BUF of <linux/limits.h>
 _LONGEST = 600  # of an action ("exec_create: COMMAND") or an id, where the line is too long; each may stand in it twice
 _NS = 1_000_000_000
 
 
-class Event(NamedTuple):
-    """One thing that happened."""
+class Event:
+    """One thing that happened. Not to be changed."""
 
-    type: str  # container, image, volume, network, builder
-    action: str  # "start", "exec_create: sh", "health_status: healthy"
-    id: str  # of the object; the name of an image that was pulled, of a volume
-    attributes: dict[str, str]
-    time: int  # ns since 1970
+    __slots__ = ("action", "attributes", "id", "time", "type")
 
-    def document(self) -> dict[str, Any]:
+    def __init__(self, type: str, action: str, id: str, attributes: dict[str, str], time: int) -> None:
+        self.type = type  # container, image, volume, network, builder
+        self.action = action  # "start", "exec_create: sh", "health_status: healthy"
+        self.id = id  # of the object; the name of an image that was pulled, of a volume
+        self.attributes = attributes
+        self.time = time  # ns since 1970
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Event) and self.document() == other.document()
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.action, self.id, self.time))
+
+    def __repr__(self) -> str:
+        return f"Event({self.document()})"
+
+    def document(self) -> "dict[str, Any]":
         """Docker's JSON, with its order of keys."""
         old: dict[str, Any] = {}
         if self.type in ("container", "image"):
@@ -51,7 +66,7 @@ def to_line(event: Event) -> bytes:
     line = _encoded(event)
     if len(line) > LINE_MAX:
         kept = dict(event.attributes)
-        event = event._replace(action=_cut(event.action), id=_cut(event.id), attributes=kept)
+        event = Event(event.type, _cut(event.action), _cut(event.id), kept, event.time)
         while kept and len(line := _encoded(event)) > LINE_MAX:
             del kept[max(kept, key=lambda name: len(name) + len(kept[name]))]
     return line

@@ -9,7 +9,7 @@ from rootless.spec.event import Event
 START = Event(
     "container", "start", "4f" * 32, {"image": "web:1", "name": "front", "tier": "a"}, 1_700_000_000_000_000_001
 )
-HEALTH = START._replace(action="health_status: healthy")
+HEALTH = Event(START.type, "health_status: healthy", START.id, START.attributes, START.time)
 PULL = Event("image", "pull", "reg.example:5000/web:1", {"name": "reg.example:5000/web"}, 1)
 VOLUME = Event("volume", "create", "front-data", {"driver": "local"}, 1)
 CONNECT = Event("network", "connect", "ab" * 32, {"container": "4f" * 32, "name": "back", "type": "bridge"}, 1)
@@ -53,4 +53,4 @@ def test_a_line_is_dockers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     assert event_line(START).partition(" ")[2] == f"container start {'4f' * 32} (image=web:1, name=front, tier=a)"
     assert event_line(START).partition(" ")[0].partition(".")[2].startswith("000000001")
-    assert event_line(VOLUME._replace(attributes={})).endswith(" volume create front-data")
+    assert event_line(Event("volume", "create", "front-data", {}, 1)).endswith(" volume create front-data")
