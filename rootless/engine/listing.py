@@ -70,8 +70,13 @@ def _damaged(container_id: str) -> Listed:
     return Listed(record, state)
 
 
+def own_size(engine: Engine, record: Record) -> int:
+    """The bytes that the container wrote."""
+    return tree_size(os.path.join(engine.containers.directory(record["id"]), "upper"))
+
+
 def size_on_disk(engine: Engine, record: Record) -> tuple[int, int]:
     """(bytes that the container wrote, bytes with its image's): `ps --size`."""
-    own = tree_size(os.path.join(engine.containers.directory(record["id"]), "upper"))
+    own = own_size(engine, record)
     image = sum(engine.layers.load(chain_id).size for chain_id in record["layers"])
     return own, own + image

@@ -10,7 +10,7 @@ from rootless.engine import build_prune
 from rootless.engine.context import Engine
 from rootless.engine.images import Listed as ListedImage
 from rootless.engine.images import list_images
-from rootless.engine.listing import Listed, list_containers, size_on_disk
+from rootless.engine.listing import Listed, list_containers, own_size
 from rootless.engine.volumes import list_volumes
 from rootless.spec.digest import ChainID
 from rootless.store.tree_size import tree_size
@@ -61,7 +61,7 @@ def usage(engine: Engine) -> Usage:
         images,
         total,
         reclaimable,
-        [ContainerUsage(listed, size_on_disk(engine, listed.record)[0]) for listed in containers],
+        [ContainerUsage(listed, own_size(engine, listed.record)) for listed in containers],
         _volumes(engine, containers),
         build_prune.entries(engine),
     )
