@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from rootless.cli import streams
 from rootless.cli.command import Arity, Options, command, exactly, text, texts
 from rootless.cli.opening import engine_of
+from rootless.cli.output import output_file
 from rootless.engine.attach import write_all
 from rootless.engine.export import export as export_container
 from rootless.engine.image_import import ImportOptions, import_image, import_url
@@ -49,33 +48,6 @@ def write_whole(fd: int, data: "bytes | memoryview") -> None:
             raise RootlessError("nobody reads the archive any more")
     except OSError as error:
         raise RootlessError(f"cannot write the archive: {error.strerror}") from error
-
-
-@contextmanager
-def output_file(path: str) -> Iterator[int]:
-    """An fd to write to: of the file *path*, which is there only if it is whole, or of standard output."""
-    if not path:
-        streams.flush(sys.stdout)
-        yield 1
-        return
-    target = os.path.realpath(path)  # behind a link, /dev/stdout for one, it is the file that changes
-    if os.path.isdir(target) or not os.path.isdir(os.path.dirname(target)):
-        what = "is a directory" if os.path.isdir(target) else "its directory does not exist"
-        raise InvalidInput(f"invalid output path: {path}: {what}")
-    if os.path.exists(target) and not os.path.isfile(target):
-        with open(target, "wb", buffering=0) as device:  # a pipe or /dev/null, which is not replaced
-            yield device.fileno()
-        return
-    aside = f"{target}.{os.urandom(4).hex()}.part"  # by chance, for a pid comes again, and soon in containers
-    try:
-        with open(aside, "xb", buffering=0) as file:
-            yield file.fileno()
-        os.rename(aside, target)
-    except OSError as error:
-        raise RootlessError(f"cannot write {path}: {error.strerror}") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
 
 
 class ImportCommandOptions(Options):

@@ -1,14 +1,11 @@
 """save: images into an archive."""
 
-import os
-import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
 from rootless.cli import streams
 from rootless.cli.command import Options, at_least, command, text
 from rootless.cli.opening import engine_of
+from rootless.cli.output import output_file
 from rootless.engine.save import save as save_images
 from rootless.errors import InvalidInput
 from rootless.linux.files import write_all
@@ -39,7 +36,7 @@ def save(options: SaveOptions) -> None:
     if not options.output and streams.is_tty(sys.stdout):
         raise InvalidInput("cowardly refusing to save to a terminal", hint="use the -o flag or redirect")
     engine = engine_of(options)
-    with _output(options.output) as fd:
+    with output_file(options.output) as fd:
         save_images(
             engine,
             options.arguments,
@@ -54,39 +51,3 @@ def _write(fd: int, data: "bytes | memoryview") -> None:
         write_all(fd, data)
     except BrokenPipeError:
         raise streams.OutputClosed from None
-
-
-@contextmanager
-def _output(path: str) -> Iterator[int]:
-    """Where the archive goes: a file gets its name when it is complete. Raises InvalidInput for where it cannot."""
-    if not path:
-        streams.flush()
-        yield sys.stdout.fileno()
-        return
-    path = os.path.realpath(path)  # behind a symbolic link, /dev/stdout for one, it is the file that changes
-    try:
-        # By chance, for a pid comes again, and soon in containers.
-        aside = "" if _is_special(path) else f"{path}.{os.urandom(4).hex()}.new"
-        fd = os.open(aside or path, os.O_WRONLY | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if aside else 0), 0o600)
-    except OSError as error:
-        raise InvalidInput(f"invalid output path: {path}: {error.strerror}") from error
-    try:
-        try:
-            yield fd
-        finally:
-            os.close(fd)
-        if aside:
-            os.rename(aside, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
-        raise
-
-
-def _is_special(path: str) -> bool:
-    """Whether *path* is there, and no file that could be replaced: a pipe, /dev/null, a directory."""
-    try:
-        mode = os.stat(path).st_mode
-    except FileNotFoundError:
-        return False
-    return not stat.S_ISREG(mode)

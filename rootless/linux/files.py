@@ -12,6 +12,8 @@ from io import BufferedWriter
 
 from rootless.linux.libc import NR_OPENAT2, NR_RENAMEAT2, check, libc, syscall
 
+AT_FDCWD = -100  # <fcntl.h>
+AT_SYMLINK_FOLLOW = 0x400
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
@@ -91,18 +93,44 @@ def replace_file(path: str, data: bytes, mode: int = 0o600, *, durable: bool = T
 def replacing(path: str, mode: int = 0o644) -> Iterator[BufferedWriter]:
     """A file to write, which is *path* once the block ends, and never was if that raises. Not durable.
 
-    The directory may be anybody's, and others may be writing the same: what lies there already is not opened.
+    Where the file system can (O_TMPFILE) it has no name until then, so that a kill leaves nothing. The directory may be
+    anybody's, and others may be writing the same: what lies there already is not opened.
     """
-    aside = f"{path}.{os.urandom(8).hex()}.new"
-    fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    directory, name = os.path.split(path)
+    directory_fd = os.open(directory or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        with open(fd, "wb") as file:
-            yield file
-        os.rename(aside, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(aside)
-        raise
+        aside = f"{name[:200]}.{os.urandom(8).hex()}.new"
+        fd, has_name = _open_aside(directory_fd, aside, mode)
+        try:
+            with open(fd, "wb") as file:
+                yield file
+                file.flush()
+                if not has_name:
+                    _name(fd, directory_fd, aside)
+            os.rename(aside, name, src_dir_fd=directory_fd, dst_dir_fd=directory_fd)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(aside, dir_fd=directory_fd)
+            raise
+    finally:
+        os.close(directory_fd)
+
+
+def _open_aside(directory_fd: int, name: str, mode: int) -> tuple[int, bool]:
+    """A new file to write in a directory, and whether it had to get the name *name*."""
+    try:
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, mode, dir_fd=directory_fd), False
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, mode, dir_fd=directory_fd), True
+
+
+def _name(fd: int, directory_fd: int, name: str) -> None:
+    """linkat(2): give a file without a name one, by the link that proc_pid_fd(5) has of it, which is ours."""
+    own = os.fsencode(f"/proc/self/fd/{fd}")
+    check(libc.linkat(AT_FDCWD, own, directory_fd, os.fsencode(name), AT_SYMLINK_FOLLOW), "linkat", name)
 
 
 @contextmanager

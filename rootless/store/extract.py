@@ -32,7 +32,6 @@ _MAX_DIRECTORIES = 1_000_000  # whose looks are remembered until the end
 class Extracted(NamedTuple):
     """What became of an archive."""
 
-    entries: int
     left_out: list[bytes]  # devices
     squashed: int  # members whose owner cannot be had here
 
@@ -56,7 +55,7 @@ def extract(
         extraction.dress_directories()
     finally:
         extraction.close()
-    return Extracted(extraction.entries, extraction.left_out, extraction.squashed)
+    return Extracted(extraction.left_out, extraction.squashed)
 
 
 class _Extraction:
@@ -71,7 +70,7 @@ class _Extraction:
         self._follow = follow
         self._parent: tuple[list[bytes], int] = ([], os.dup(top_fd))
         self._directories: list[tuple[list[bytes], Member]] = []
-        self.entries = self.squashed = 0
+        self.squashed = 0
         self.left_out: list[bytes] = []
 
     def close(self) -> None:
@@ -82,7 +81,6 @@ class _Extraction:
             parts = _parts(member.name)
             if not parts:
                 continue  # the top itself, which is there
-            self.entries += 1
             if member.kind in _DEVICES:
                 self.left_out.append(member.name)
                 continue

@@ -17,7 +17,8 @@ lock is flock(2) on a file in the run directory, so the kernel frees it when its
 import json
 import os
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from rootless.errors import CorruptData, HostUnsupported
@@ -91,6 +92,17 @@ class Layout:
     def aside(self) -> str:
         """A new path in the trash: for what is made there before it is renamed to its place, or removed after."""
         return self.path("trash", f"{os.getpid()}.{os.urandom(8).hex()}.{os.uname().nodename}")
+
+    @contextmanager
+    def nameless(self) -> Iterator[int]:
+        """An fd of a file without a name in the store, to write and to read: it is gone with the last fd of it."""
+        path = self.aside()
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.unlink(path)
+            yield fd
+        finally:
+            os.close(fd)
 
     def discard(self, path: str) -> None:
         """Make *path* vanish at once, and remove it then; a kill in between leaves it in the trash."""

@@ -108,9 +108,9 @@ class TreeWriter:
             self._header(b"./", b"", Kind.DIRECTORY, info, xattrs=xattrs)
         self.write_below(root_fd)
 
-    def write_below(self, root_fd: int, top: bytes = b"") -> None:
-        """Put in what is in the directory *top*, a path in the root *root_fd* that no links lead to."""
-        pending = [(top, False)]
+    def write_below(self, root_fd: int) -> None:
+        """Put in what is in the directory *root_fd*."""
+        pending = [(b"", False)]
         while pending:
             path, covered = pending.pop()
             try:
@@ -120,7 +120,10 @@ class TreeWriter:
                     continue
                 raise
             try:
-                covered = covered or (self._style is not None and self._is_opaque(fd))
+                opaque = self._style is not None and self._is_opaque(fd)
+                if opaque:
+                    self._mark((path + b"/" if path else b"") + OPAQUE)
+                covered = covered or opaque
                 pending += [(below, covered) for below in reversed(self._write_directory(fd, path, covered))]
             finally:
                 os.close(fd)
@@ -166,8 +169,6 @@ class TreeWriter:
         before = path + b"/" if path else b""
         names = {os.fsencode(name) for name in os.listdir(fd)}
         names.update(self._devices.get(path, ()))
-        if self._style is not None and self._is_opaque(fd):
-            self._mark(before + OPAQUE)
         below = []
         for name in sorted(names, key=self._hidden_name):
             if len(before) + len(name) >= PATH_MAX:

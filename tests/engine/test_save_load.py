@@ -237,7 +237,7 @@ def test_nothing_is_saved_to_a_terminal(image: Image, source: Installation) -> N
     assert "cowardly refusing to save to a terminal" in done.stdout
 
 
-def test_a_save_that_is_killed_leaves_no_file_of_that_name(image: Image, source: Installation, tmp_path: Path) -> None:
+def test_a_disk_that_is_full_is_an_error(image: Image, source: Installation) -> None:
     done = source.run_bytes("save", "-o", "/dev/full", image("whiteouts"), check=False)
     assert done.returncode == 1
     assert b"No space left" in done.stderr
