@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from rootless.engine.context import Engine
 from rootless.engine.image_new import index_document
 from rootless.engine.layer_making import Progress
-from rootless.engine.push import Pushed, push_images
+from rootless.engine.push import Pushed, push_image
 from rootless.engine.registries import registry_configuration
 from rootless.errors import Conflict, CorruptData, InvalidInput, NotFound, Unauthorized
 from rootless.registry.client import Client
@@ -207,7 +207,7 @@ def _push_entry(
     """Have the repository of *target* hold the image."""
     if entry.image:
         image = engine.images.load(Digest(entry.image))
-        return push_images(engine, [(target, image)], progress=progress)[0]
+        return push_image(engine, pusher, target, image, progress=progress)
     named = target._replace(digest=entry.blob.digest)
     if entry.source.domain != target.domain:
         raise InvalidInput(

@@ -115,9 +115,8 @@ def push_images(
     """Push images, each under its tag or, without one, under its digest."""
     if compression not in COMPRESSIONS:
         raise InvalidInput(f"unknown compression {compression!r}", hint=f"there are: {', '.join(COMPRESSIONS)}")
-    shown = progress or Silent()
     with Pusher(registry_configuration(), default_credentials()) as pusher:
-        return [_push_one(engine, pusher, reference, image, compression, shown) for reference, image in wanted]
+        return [push_image(engine, pusher, reference, image, compression, progress) for reference, image in wanted]
 
 
 def push_index(
@@ -157,9 +156,16 @@ def _push_attached(pusher: Pusher, target: Reference, attached: Attached) -> lis
     return attached.rows
 
 
-def _push_one(
-    engine: Engine, pusher: Pusher, reference: Reference, image: Image, compression: str, shown: Progress
+def push_image(
+    engine: Engine,
+    pusher: Pusher,
+    reference: Reference,
+    image: Image,
+    compression: str = "gzip",
+    progress: Progress | None = None,
 ) -> Pushed:
+    """Push one image by *pusher*, under the tag of *reference* or, without one, under its digest."""
+    shown = progress or Silent()
     with ExitStack() as held:
         layers, manifest, config = _open(engine, image, held)
         shown.line(f"The push refers to repository [{reference.name}]")

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from tests.support.account import Installation, installation
 from tests.support.fault_registry import FaultRegistry
 from tests.support.hostile import busybox, packed
 from tests.support.layout import NATIVE, file
-from tests.support.registry import Registry
+from tests.support.registry import Registry, make_certificates
 
 pytestmark = [pytest.mark.kernel, pytest.mark.registry]
 
@@ -78,6 +80,23 @@ def test_an_image_that_is_here_alone_is_pushed_along(
     first, second = json.loads(two.manifest("along/app", "1"))["manifests"]
     assert two.manifest("along/app", first["digest"])
     assert second["platform"]["architecture"] == FOREIGN
+
+
+def test_a_registry_without_a_known_certificate_takes_it_where_that_is_said(
+    installed: Installation, image: Callable[[str], str], tmp_path: Path
+) -> None:
+    make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    installed.run("pull", "-q", image("busybox"))
+    with FaultRegistry(tls=context) as registry:
+        local, name = f"{registry.host}/only/here:1", f"{registry.host}/along/app:1"
+        installed.run("tag", image("busybox"), local)
+        installed.run("manifest", "create", "--insecure", name, local)
+        assert "certificate" in installed.run("manifest", "push", name, check=False).stderr
+        installed.run("manifest", "push", "--insecure", "-p", name)
+        [entry] = json.loads(registry.manifest("along/app", "1"))["manifests"]
+        assert registry.manifest("along/app", entry["digest"])
 
 
 def test_images_that_are_here_go_out_under_one_index(installed: Installation, two: FaultRegistry) -> None:
