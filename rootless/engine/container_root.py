@@ -140,7 +140,7 @@ def _mount(config: Config, directory: str, settings: dict[str, Any] | None, *, r
             server.serve(os.dup(fuse_fd))
 
     root_fd = root_mount.mount_root(config, directory, serve)
-    rootfs.perform(rootfs.plan(config), root_fd, directory)
+    rootfs.perform(rootfs.plan_mounts(config), root_fd, directory)
     if read_only:
         mounts.mount_setattr(root_fd, mounts.MS_RDONLY)
     return root_fd

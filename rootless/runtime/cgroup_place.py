@@ -86,31 +86,33 @@ def _self() -> str:
 
 
 def enable(base: str, *, move: bool) -> None:
-    """Have *base* hand down all of CONTROLLERS that it has; *move* its processes to a leaf where they are in the way.
+    """Have *base* hand down all of CONTROLLERS that it has; *move* its processes to a leaf of it first.
 
-    One that cannot be handed down is left out: whoever needs it finds no file of it.
+    Of a cgroup with processes some controllers can be had, which would make a domain of threads of it (cgroups(7)) and
+    its children useless: where it has some that may not be moved, it hands down no more than before. A controller that
+    cannot be handed down is left out: whoever needs it finds no file of it.
     """
     wanted = set(CONTROLLERS).intersection(cgroups.controllers(base))
     for controller in sorted(wanted.difference(cgroups.read(base, "cgroup.subtree_control").split())):
         for _ in range(_TRIES):
+            if pids := cgroups.members(base):
+                if not move:
+                    return
+                _move(pids, os.path.join(base, LEAF))
             try:
                 cgroups.write(base, "cgroup.subtree_control", f"+{controller}")
                 break
             except OSError as error:
-                if error.errno != errno.EBUSY or not move or not _clear(base):
+                if error.errno != errno.EBUSY:
                     break
 
 
-def _clear(base: str) -> bool:
-    """Move the processes in *base* itself to its leaf; whether there were any."""
-    leaf = os.path.join(base, LEAF)
+def _move(pids: list[int], leaf: str) -> None:
     with suppress(FileExistsError):
         os.mkdir(leaf, 0o755)
-    pids = cgroups.members(base)
     for pid in pids:
         with suppress(ProcessLookupError):  # it has just ended
             cgroups.join(leaf, pid)
-    return bool(pids)
 
 
 def _sweep(base: str) -> None:

@@ -102,6 +102,11 @@ def plan(config: Config) -> list[Operation]:
     return operations
 
 
+def plan_mounts(config: Config) -> list[Operation]:
+    """The mounts alone, for who only looks at the files: nothing is made in the root but what they are mounted on."""
+    return [_mount_operation(m) for m in config.get("mounts", ()) if m["destination"] != "/"]
+
+
 def _default_devices() -> list[Operation]:
     return [*(Device(path, number) for path, number in _KNOWN_DEVICES.items()), *_LINKS]
 

@@ -73,7 +73,7 @@ def test_a_program_that_cannot_be_run_is_told_in_one_line(
         (("--nonsense",), "unknown flag: --nonsense"),
         (("--name", "-x"), "Invalid container name"),
         (("--network", "nosuch"), "network nosuch not found"),
-        (("--memory", "1g"), "--memory is not there yet"),
+        (("--memory", "1k"), "Minimum memory limit allowed is 6MB"),
         (("-p", "80:80:80:80"), "invalid IP address: 80:80"),
         (("-v", "a/b:/x"), "invalid characters for a local volume name"),
         (("--mount", "type=bind,source=/no/where,target=/x"), "bind source path does not exist: /no/where"),

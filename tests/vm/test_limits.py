@@ -221,7 +221,8 @@ def test_a_delegated_subtree_is_divided_without_systemd(box: Box) -> None:
     script = f'id=$({run}) && cat /proc/self/cgroup && "$0" exec "$id" true && echo $id'
     scope = ["systemd-run", "--user", "--scope", "--quiet", "--property=Delegate=yes", "--unit=rltest-delegated"]
     command = [*scope, "sh", "-c", script, str(box.installed.program)]
-    done = subprocess.run(command, env=box.installed.env, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=box.installed.env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     [ours, container] = done.stdout.split()
     group = cgroup(box, container)
     assert ours.endswith("/rltest-delegated.scope/rootless.rest")
