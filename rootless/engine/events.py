@@ -13,6 +13,7 @@ Telling costs a write to a file in memory, and never fails: see store/events.py.
 from collections.abc import Iterable, Mapping
 
 from rootless.engine.context import Engine
+from rootless.errors import RootlessError
 from rootless.spec.reference import Reference
 from rootless.store import events
 from rootless.store.containers import Record
@@ -44,14 +45,21 @@ def of_network(engine: Engine, network: Network, action: str, **more: str) -> No
 
 def of_image(engine: Engine, image: Image, action: str, name: str = "") -> None:
     """Tell of an image that is in the store, with its labels and the *name* that it is about, or its id."""
-    labels = engine.images.config(image).config.labels
-    emit(engine, IMAGE, action, image.id, {**labels, "name": name or image.id})
+    emit(engine, IMAGE, action, image.id, {**_labels(engine, image), "name": name or image.id})
 
 
 def transferred(engine: Engine, image: Image, action: str, reference: Reference) -> None:
     """Tell of a "pull" or "push", which are about the name."""
-    labels = engine.images.config(image).config.labels
-    emit(engine, IMAGE, action, reference.familiar, {**labels, "name": reference.familiar_name})
+    attributes = {**_labels(engine, image), "name": reference.familiar_name}
+    emit(engine, IMAGE, action, reference.familiar, attributes)
+
+
+def _labels(engine: Engine, image: Image) -> Mapping[str, str]:
+    """None where it has been removed meanwhile: what was done with it is done, and told."""
+    try:
+        return engine.images.config(image).config.labels
+    except RootlessError:
+        return {}
 
 
 def pruned(engine: Engine, kind: str, freed: int) -> None:

@@ -14,8 +14,9 @@ from rootless.store.tar_write import TarWriter, Write
 
 def export(engine: Engine, container_id: str, write: Write) -> None:
     """Give the archive of the container's files to *write*. Raises what opened_root and *write* raise."""
+    record = engine.containers.load(container_id)
     with opened_root(engine, container_id, mounted=False) as root:
         writer = TarWriter(write)
         TreeWriter(writer).write_below(root.fd)
         writer.finish()
-    events.of_container(engine, engine.containers.load(container_id), "export")
+    events.of_container(engine, record, "export")

@@ -170,9 +170,10 @@ def start_detached(engine: Engine, container_id: str, prepared: Prepared | None 
 
 def restart(engine: Engine, container_id: str, signum: int | None, timeout: float | None) -> None:
     """restart: end it as stop() does, and start it in the background."""
+    record = engine.containers.load(container_id)
     stop(engine, container_id, signum, timeout)
     start_detached(engine, container_id)
-    events.of_container(engine, engine.containers.load(container_id), "restart")
+    events.of_container(engine, record, "restart")
 
 
 def detach_bytes(text: str) -> bytes:

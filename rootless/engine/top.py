@@ -73,12 +73,13 @@ _AUX = ("user", "pid", "pcpu", "vsz", "rss", "tty", "stat", "stime", "time", "ar
 def top(engine: Engine, container_id: str, options: list[str]) -> tuple[list[str], list[list[str]]]:
     """(headings, a row per process). *options* are ps's: -ef (the default), aux, -o NAMES."""
     columns = parse_options(options)
+    record = engine.containers.load(container_id)
     state = engine.containers.state(container_id)
     if state["status"] not in LIVE or not state["pid"]:
         raise Conflict(f"container {container_id[:12]} is not running")
     engine.enter_namespace()
     processes = [p for pid in sorted(members(state["pid"])) if (p := _read(pid))]
-    events.of_container(engine, engine.containers.load(container_id), "top")
+    events.of_container(engine, record, "top")
     return [_COLUMNS[c][0] for c in columns], [[_COLUMNS[c][1](p) for c in columns] for p in processes]
 
 
