@@ -100,7 +100,10 @@ def annotate(engine: Engine, name: str, source: str, changes: dict[str, Any]) ->
 
 def find(engine: Engine, reference: Reference) -> ManifestList | None:
     """The list of that name, if there is one. Raises CorruptData."""
-    path = _path(engine, reference)
+    return _load(_path(engine, reference))
+
+
+def _load(path: str) -> ManifestList | None:
     try:
         record = load_record(path)
     except FileNotFoundError:
@@ -108,7 +111,15 @@ def find(engine: Engine, reference: Reference) -> ManifestList | None:
     try:
         return ManifestList(parse_reference(record["reference"]), tuple(map(_entry_of, record["entries"])))
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptData(f"{path} is damaged", hint=f"rootless manifest rm {reference.familiar}") from error
+        raise CorruptData(f"{path} is damaged", hint="remove that file, and make the list anew") from error
+
+
+def images_in_lists(engine: Engine) -> set[str]:
+    """The ids of the images that lists name and that are here alone. Raises CorruptData."""
+    directory = engine.layout.path("manifests")
+    names = os.listdir(directory) if os.path.isdir(directory) else []
+    found = (_load(os.path.join(directory, name)) for name in names if name.endswith(".json"))
+    return {entry.image for made in found if made for entry in made.entries if entry.image}
 
 
 def inspect(engine: Engine, name: str, source: str = "", *, insecure: bool = False) -> list[Entry] | bytes:

@@ -39,15 +39,20 @@ def prune_containers(engine: Engine, *, until: int | None, labels: Callable[[Map
 def prune_images(
     engine: Engine, *, every: bool, until: int | None, labels: Callable[[Mapping[str, str]], bool] | None
 ) -> Removal:
-    """Remove the images that no container uses: those without a tag, or *every* one.
+    """Remove the images that no container uses: those with neither a tag nor a place in a list, or *every* one.
 
     Only those made before *until* (ns of the epoch), whose labels pass *labels*. Then the trash, and layers and blobs
     without an image.
     """
+    from rootless.engine.manifest import images_in_lists  # loads what speaks HTTP, and `ps` loads this
+
     engine.enter_namespace()
     engine.layout.empty_trash()
     steps, freed = [], 0
+    named = set() if every else images_in_lists(engine)
     for listed in list_images(engine, ImageFilter(dangling=None if every else True, until=until, labels=labels)):
+        if listed.image.id in named:
+            continue
         removal = remove_unused_image(engine, listed.image.id, with_tags=every)
         steps += removal.steps
         freed += removal.freed

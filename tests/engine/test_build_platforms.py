@@ -79,6 +79,7 @@ def test_an_image_for_each_platform_and_an_index_of_them(builder: Builder, regis
     assert again.count("CACHED") == 6
     listed = json.loads(builder.box("manifest", "inspect", name).stdout)
     assert [entry["platform"]["architecture"] for entry in listed["manifests"]] == [NATIVE, FOREIGN]
+    builder.box("image", "prune", "-f")  # spares what the list names
     builder.box("manifest", "push", name)
     assert remote(name, "--raw") == index
     builder.box("manifest", "rm", name)
