@@ -24,8 +24,7 @@ BANNED = {
 ALLOWED = {
     ("fuse/checks.py", "realpath"),
     ("fuse/supervisor.py", "realpath"),
-    ("rootless/cli/archive.py", "realpath"),
-    ("rootless/cli/save.py", "realpath"),
+    ("rootless/cli/output.py", "realpath"),
     ("rootless/engine/host_image.py", "realpath"),
     ("rootless/engine/info.py", "realpath"),
     ("rootless/registry/credentials.py", "realpath"),
