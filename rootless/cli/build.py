@@ -22,12 +22,12 @@ from rootless.cli.build_values import (
     parse_ssh,
     shorthand_of,
 )
-from rootless.cli.command import Options, at_most, command, flag, number, text, texts, value, values
-from rootless.cli.limit_options import limits_of
+from rootless.cli.command import at_most, command, flag, text, texts, value, values
+from rootless.cli.limit_options import StepLimitOptions, limits_of
 from rootless.cli.opening import engine_of
 from rootless.cli.run import parse_ulimit
 from rootless.cli.terminal_text import for_stream
-from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_label, parse_memory, parse_memory_swap
+from rootless.cli.values import merge_pairs, one_of, parse_add_host, parse_label, parse_memory
 from rootless.engine.build import build as build_image
 from rootless.engine.build import check_dockerfile, excerpt
 from rootless.engine.build_check import Checked
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from rootless.cli.progress import Progress
     from rootless.dockerfile.warning import Warning
 
-_LATER = (*("isolation", "security_opt", "call"),)
+_LATER = ("isolation", "security_opt", "call")
 
 
-class BuildCommandOptions(Options):
+class BuildCommandOptions(StepLimitOptions):
     """The options of build: docker/cli's and buildx's."""
 
     add_host: list[tuple[str, str]] = values(
@@ -99,11 +99,6 @@ class BuildCommandOptions(Options):
     cgroup_parent: str = text("--cgroup-parent", help="Set the parent cgroup for the RUN instructions")
     check: bool = flag("--check", help="Look for mistakes in the Dockerfile, and build nothing")
     compress: bool = flag("--compress", help="Accepted for scripts", hidden=True)
-    cpu_period: int = number("--cpu-period", help="Limit the CPU CFS (Completely Fair Scheduler) period")
-    cpu_quota: int = number("--cpu-quota", help="Limit the CPU CFS (Completely Fair Scheduler) quota")
-    cpu_shares: int = number("-c", "--cpu-shares", help="CPU shares (relative weight)")
-    cpuset_cpus: str = text("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
-    cpuset_mems: str = text("--cpuset-mems", help="MEMs in which to allow execution (0-3, 0,1)")
     disable_content_trust: bool = flag("--disable-content-trust", help="Accepted for scripts", hidden=True)
     file: str = text("-f", "--file", help='Name of the Dockerfile (default: "PATH/Dockerfile")')
     force_rm: bool = flag("--force-rm", help="Accepted for scripts: a failed step leaves nothing", hidden=True)
@@ -111,14 +106,6 @@ class BuildCommandOptions(Options):
     isolation: str = text("--isolation", help="Container isolation technology", hidden=True)
     label: list[tuple[str, str]] = values("--label", parse=parse_label, help="Set metadata for an image")
     load: bool = flag("--load", help='Shorthand for "--output=type=docker"')
-    memory: int = value("-m", "--memory", parse=parse_memory, default=0, metavar="bytes", help="Memory limit")
-    memory_swap: int = value(
-        "--memory-swap",
-        parse=parse_memory_swap,
-        default=0,
-        metavar="bytes",
-        help="Swap limit equal to memory plus swap: -1 to enable unlimited swap",
-    )
     metadata_file: str = text("--metadata-file", metavar="file", help="Write build result metadata to a file")
     network: str = text("--network", help='Networking of RUN instructions ("default", "none", "host", a network)')
     no_cache: bool = flag("--no-cache", help="Do not use cache when building the image")

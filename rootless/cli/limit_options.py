@@ -72,8 +72,8 @@ def parse_oom_score(text: str) -> int:
     return score
 
 
-class LimitOptions(Options):
-    """What holds for a container that runs already, too: the limits of update."""
+class StepLimitOptions(Options):
+    """What holds for the steps of a build, too."""
 
     memory: int = value("-m", "--memory", parse=parse_memory, default=0, metavar="bytes", help="Memory limit")
     memory_swap: int = value(
@@ -83,15 +83,20 @@ class LimitOptions(Options):
         metavar="bytes",
         help="Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
     )
-    memory_reservation: int = value(
-        "--memory-reservation", parse=parse_memory, default=0, metavar="bytes", help="Memory soft limit"
-    )
-    cpus: int = value("--cpus", parse=parse_cpus, default=0, metavar="decimal", help="Number of CPUs")
     cpu_shares: int = number("-c", "--cpu-shares", help="CPU shares (relative weight)")
     cpu_quota: int = number("--cpu-quota", help="Limit CPU CFS (Completely Fair Scheduler) quota")
     cpu_period: int = number("--cpu-period", help="Limit CPU CFS (Completely Fair Scheduler) period")
     cpuset_cpus: str = text("--cpuset-cpus", help="CPUs in which to allow execution (0-3, 0,1)")
     cpuset_mems: str = text("--cpuset-mems", help="MEMs in which to allow execution (0-3, 0,1)")
+
+
+class LimitOptions(StepLimitOptions):
+    """What holds for a container that runs already, too: the limits of update."""
+
+    memory_reservation: int = value(
+        "--memory-reservation", parse=parse_memory, default=0, metavar="bytes", help="Memory soft limit"
+    )
+    cpus: int = value("--cpus", parse=parse_cpus, default=0, metavar="decimal", help="Number of CPUs")
     pids_limit: int = number("--pids-limit", help="Tune container pids limit (set -1 for unlimited)")
     blkio_weight: int = number(
         "--blkio-weight", help="Block IO (relative weight), between 10 and 1000, or 0 to disable (default 0)"
