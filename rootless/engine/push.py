@@ -113,8 +113,6 @@ def push_images(
     progress: Progress | None = None,
 ) -> list[Pushed]:
     """Push images, each under its tag or, without one, under its digest."""
-    if compression not in COMPRESSIONS:
-        raise InvalidInput(f"unknown compression {compression!r}", hint=f"there are: {', '.join(COMPRESSIONS)}")
     with Pusher(registry_configuration(), default_credentials()) as pusher:
         return [push_image(engine, pusher, reference, image, compression, progress) for reference, image in wanted]
 
@@ -135,12 +133,12 @@ def push_index(
     """
     reference = reference.with_default_tag()
     target = reference._replace(tag=None)
-    done = push_images(engine, [(target, image) for image in images], compression=compression, progress=progress)
     rows: list[IndexRow] = []
-    for pushed, image in zip(done, images, strict=True):
-        platform = platform_of(engine.images.config(image).document)
-        rows.append((Descriptor(pushed.media_type, pushed.digest, pushed.size), platform, {}))
     with Pusher(registry_configuration(), default_credentials()) as pusher:
+        for image in images:
+            pushed = push_image(engine, pusher, target, image, compression, progress)
+            platform = platform_of(engine.images.config(image).document)
+            rows.append((Descriptor(pushed.media_type, pushed.digest, pushed.size), platform, {}))
         if attach:
             rows += _push_attached(pusher, target, attach(rows))
         data, media_type = index_document(rows, annotations)
@@ -165,6 +163,8 @@ def push_image(
     progress: Progress | None = None,
 ) -> Pushed:
     """Push one image by *pusher*, under the tag of *reference* or, without one, under its digest."""
+    if compression not in COMPRESSIONS:
+        raise InvalidInput(f"unknown compression {compression!r}", hint=f"there are: {', '.join(COMPRESSIONS)}")
     shown = progress or Silent()
     with ExitStack() as held:
         layers, manifest, config = _open(engine, image, held)
