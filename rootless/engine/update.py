@@ -32,8 +32,9 @@ def update(engine: Engine, container_id: str, limits: Mapping[str, Any], restart
             if state["status"] in LIVE and state["pid"]:
                 _apply(state, record, wanted)
         engine.containers.save(wanted)
-        if restart and state["status"] in LIVE:
-            tell_monitor(engine, container_id, restart=wanted["restart"])
+        if state["status"] in LIVE:
+            rows = {"limit_rows": control_group.limit_rows(wanted)} if limits else {}
+            tell_monitor(engine, container_id, restart=wanted["restart"], **rows)
     events.of_container(engine, wanted, "update")
 
 

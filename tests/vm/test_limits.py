@@ -189,6 +189,16 @@ def test_update_changes_the_limits_of_a_running_container(box: Box) -> None:
     box("rm", "-f", container)
 
 
+def test_what_was_updated_holds_after_a_restart_by_policy(box: Box) -> None:
+    container, _ = created(box, "--restart=always", "-m", "64m")
+    box("update", "-m", "80m", "--memory-swap", "-1", container)
+    before = box.state(container)["Pid"]
+    os.kill(before, signal.SIGKILL)
+    assert wait_until(lambda: box.state(container)["Pid"] not in (0, before))
+    assert (cgroup(box, container) / "memory.max").read_text() == f"{80 << 20}\n"
+    box("rm", "-f", container)
+
+
 def test_a_limit_that_nobody_can_enforce_is_an_error_with_the_line_for_root(box: Box) -> None:
     done = box("create", "--device-read-bps", "/dev/vda:1mb", "--cpuset-cpus", "0", "host", "true", check=False)
     if "io" in (MANAGER / "cgroup.controllers").read_text().split():
